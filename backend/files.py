@@ -1,0 +1,96 @@
+"""Reading and writing plain files so that a reader never sees half of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from backend.errors import InputError
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replace `path` by `content` through a rename, durable once this returns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        with scratch.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_atomic` of `value` as indented JSON."""
+    write_atomic(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in `path`.
+
+    Raises:
+        InputError: The file is missing or is not JSON; names the line and column.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError("the file does not exist.", place=str(path)) from error
+    except json.JSONDecodeError as error:
+        place = f"{path}, line {error.lineno}, column {error.colno}"
+        raise InputError(f"this is not JSON: {error.msg}.", place=place) from error
+
+
+def append_line(path: Path, value: dict[str, Any]) -> None:
+    """Append `value` as one JSON line in a single write, so that lines of several writers never mix."""
+    line = json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(descriptor, line.encode())
+    finally:
+        os.close(descriptor)
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The JSON lines of a file that may still be written to; a torn last line is left out.
+
+    Raises:
+        InputError: A line other than the last is not a JSON object.
+    """
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith("\n"):
+                return
+            try:
+                value = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(
+                    f"this is not JSON: {error.msg}.", place=f"{path}, line {number}"
+                ) from error
+            yield value
+
+
+def confine(root: Path, relative: str | os.PathLike[str]) -> Path:
+    """`relative` below `root`, resolved.
+
+    Raises:
+        InputError: The path leads outside `root`, through `..`, an absolute path or a link.
+    """
+    base = root.resolve()
+    path = (base / relative).resolve()
+    if not path.is_relative_to(base):
+        raise InputError(
+            f"the path leads outside {base}.",
+            place=str(relative),
+            remedy="Name a path inside that folder.",
+        )
+    return path

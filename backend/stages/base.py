@@ -1,0 +1,170 @@
+"""What every stage is made of: parameters, a preflight, a context to speak through, an outcome."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from backend.errors import SynthLoopError
+from backend.files import append_line, write_json
+from backend.runs import Outcome, Progress, Reason, Run, State
+from backend.workspace import Workspace
+
+Fold = Literal["data", "recipe", "memory", "advanced"]
+Kind = Literal["text", "dataset", "recipe", "run", "runs", "path"]
+
+
+def parameter(
+    default: Any, *, fold: Fold, kind: Kind = "text", stages: tuple[str, ...] = (), **limits: Any
+) -> Any:
+    """A field of a stage's parameters.
+
+    Label and help come from the catalogue (`parameter.<name>.label`, `.help`); a name means the
+    same thing in every stage.
+
+    Args:
+        default: The kit's value where the kit has one.
+        fold: The part of the form that it belongs to.
+        kind: What the value names, so that a form can offer choices.
+        stages: For `run` and `runs`: stages whose successful runs may be chosen.
+        limits: pydantic's own, e.g. `ge`, `le`.
+    """
+    extra = {"fold": fold, "kind": kind, "stages": list(stages)}
+    return Field(default=default, json_schema_extra=extra, validate_default=True, **limits)
+
+
+class StageParameters(BaseModel):
+    """Base of every stage's parameters: frozen, and an unknown name is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something a preflight found that would make the run fail or disappoint."""
+
+    level: Literal["error", "warning"]
+    code: str
+    """Message key below `problem.`; the sentence names the remedy."""
+    values: dict[str, Any]
+    place: str
+    """File, line, field or device."""
+
+
+class StopRequested(BaseException):
+    """Raised by `StageContext.check_stop` so that a stage unwinds after it was asked to stop."""
+
+
+class StageContext:
+    """What a running stage reads and speaks through."""
+
+    def __init__(self, workspace: Workspace, run: Run):
+        self.workspace = workspace
+        self.run = run
+        self.stop_requested = False
+        self._attempt = run.written_status().attempt
+        self._progress_at = 0.0
+        self._first: tuple[float, float] | None = None
+
+    @property
+    def artifacts(self) -> Path:
+        """Where results go."""
+        return self.run.artifacts
+
+    @property
+    def attempt(self) -> int:
+        """1 at first, more after a resume."""
+        return self._attempt
+
+    def metric(self, step: int, **values: float | int | None) -> None:
+        """Append one step's figures; bytes, seconds and counts without scaling."""
+        line = {"step": step, "time": time.time(), "attempt": self._attempt, **values}
+        append_line(self.run.metrics_path, line)
+
+    def event(self, level: Literal["info", "warning", "error"], code: str, **values: Any) -> None:
+        """Append a milestone or warning; `code` is a message key below `event.`."""
+        self.run.add_event(level, code, **values)
+
+    def progress(self, done: float, total: float | None, unit: str, note: str = "") -> None:
+        """Tell how far the stage is; at most five times a second reach the disk."""
+        now = time.time()
+        finished = total is not None and done >= total
+        if now - self._progress_at < 0.2 and not finished:
+            return
+        self._progress_at = now
+        if self._first is None or done < self._first[1]:
+            self._first = (now, done)
+        since, start = self._first
+        eta = None
+        if total is not None and done > start and now > since:
+            eta = (now - since) / (done - start) * (total - done)
+        value = Progress(done=done, total=total, unit=unit, eta_s=eta, at=now, note=note)
+        write_json(self.run.path / "progress.json", value.model_dump(mode="json"))
+
+    def check_stop(self) -> None:
+        """Raise `StopRequested` when a person asked the run to stop; call between units of work."""
+        if self.stop_requested:
+            raise StopRequested
+
+
+def stage_main(
+    parameters_type: type[StageParameters],
+    main: Callable[[StageContext, Any], None],
+) -> None:
+    """Run a stage in this process: `python -m backend.stages.<name> RUN_DIR`.
+
+    The outcome is the last thing written, so that it holds even when the supervisor is gone.
+    """
+    run = Run(Path(sys.argv[1]).resolve())
+    context = StageContext(Workspace.open(run.path.parents[1]), run)
+
+    def ask_to_stop(_signal: int, _frame: object) -> None:
+        context.stop_requested = True
+
+    signal.signal(signal.SIGTERM, ask_to_stop)
+    # A closing terminal must not end a run.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    state, reason, code = State.SUCCEEDED, Reason(code="completed"), 0
+    try:
+        main(context, parameters_type.model_validate(run.spec.parameters))
+        if context.stop_requested:
+            state, reason = State.STOPPED, Reason(code="stopped_by_person")
+    except StopRequested:
+        state, reason = State.STOPPED, Reason(code="stopped_by_person")
+    except SynthLoopError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        values = {
+            "problem": error.problem,
+            "place": error.place or "",
+            "remedy": error.remedy or "",
+        }
+        state, reason, code = State.FAILED, Reason(code="bad_input", values=values), 1
+    except BaseException as error:
+        traceback.print_exc()
+        sys.stderr.flush()
+        state, code = State.FAILED, 1
+        reason = _reason_of(error)
+    outcome = Outcome(state=state, reason=reason, ended_at=time.time(), attempt=context.attempt)
+    write_json(run.path / "outcome.json", outcome.model_dump(mode="json"))
+    sys.exit(code)
+
+
+def _reason_of(error: BaseException) -> Reason:
+    """Name the cause of an unexpected exception as far as its type tells."""
+    last = traceback.format_exception_only(error)[-1].strip()
+    values = {"error": last}
+    if type(error).__name__ == "OutOfMemoryError":
+        return Reason(code="device_memory", values=values, evidence=[last])
+    if isinstance(error, MemoryError):
+        return Reason(code="host_memory", values=values, evidence=[last])
+    if isinstance(error, OSError) and error.errno == 28:
+        return Reason(code="disk_full", values=values, evidence=[last])
+    return Reason(code="unknown", values=values, evidence=[last])

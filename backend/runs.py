@@ -37,6 +37,9 @@ class State(StrEnum):
         return self not in (State.QUEUED, State.RUNNING)
 
 
+EndState = Literal[State.SUCCEEDED, State.FAILED, State.STOPPED]
+
+
 class ProcessIdentity(BaseModel):
     """A process that cannot be mistaken for a later one with the same pid."""
 
@@ -76,7 +79,7 @@ class Reason(BaseModel):
 class Outcome(BaseModel):
     """What a stage says of itself as its last act (`outcome.json`)."""
 
-    state: Literal[State.SUCCEEDED, State.FAILED, State.STOPPED]
+    state: EndState
     reason: Reason
     ended_at: float
     attempt: int

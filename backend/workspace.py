@@ -19,26 +19,19 @@ ASSET_PATHS: dict[str, str] = {
     "llm": "toolkit/training/model_zoo/LLM/gemma/gemma-2b-it",
     "vision_tower": "toolkit/training/model_zoo/OpenAI/clip-vit-large-patch14-336",
     "vision_tower_aux": (
-        "toolkit/training/model_zoo/OpenAI/"
-        "openclip-convnext-large-d-320-laion2B-s29B-b131K-ft-soup"
+        "toolkit/training/model_zoo/OpenAI/openclip-convnext-large-d-320-laion2B-s29B-b131K-ft-soup"
     ),
     "seed_pairs": "input/pretrain_stage_1/mgm_pretrain_stage_1.jsonl",
     "seed_originals": "input/pretrain_stage_1/stage_1.json",
     "seed_images": "input/pretrain_stage_1",
-    "finetune_pairs": (
-        "toolkit/training/data/finetuning_stage_1/mgm_instruction_stage_1.json"
-    ),
+    "finetune_pairs": ("toolkit/training/data/finetuning_stage_1/mgm_instruction_stage_1.json"),
     "finetune_images": "toolkit/training/data/finetuning_stage_1",
     "textvqa_questions": (
         "toolkit/training/data/eval_stage_1/textvqa/llava_textvqa_val_v051_ocr.jsonl"
     ),
-    "textvqa_annotations": (
-        "toolkit/training/data/eval_stage_1/textvqa/TextVQA_0.5.1_val.json"
-    ),
+    "textvqa_annotations": ("toolkit/training/data/eval_stage_1/textvqa/TextVQA_0.5.1_val.json"),
     "textvqa_images": "toolkit/training/data/eval_stage_1/textvqa/train_images",
-    "mmbench_questions": (
-        "toolkit/training/data/eval_stage_1/mmbench/mmbench_dev_20230712.tsv"
-    ),
+    "mmbench_questions": ("toolkit/training/data/eval_stage_1/mmbench/mmbench_dev_20230712.tsv"),
 }
 """Where the kit keeps each asset, below the kit's folder (the starter has the same layout)."""
 

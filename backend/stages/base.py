@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from backend.errors import SynthLoopError
 from backend.files import append_line, write_json
-from backend.runs import Outcome, Progress, Reason, Run, State
+from backend.runs import EndState, Outcome, Progress, Reason, Run, State
 from backend.workspace import Workspace
 
 Fold = Literal["data", "recipe", "memory", "advanced"]
@@ -37,7 +37,7 @@ def parameter(
         stages: For `run` and `runs`: stages whose successful runs may be chosen.
         limits: pydantic's own, e.g. `ge`, `le`.
     """
-    extra = {"fold": fold, "kind": kind, "stages": list(stages)}
+    extra: dict[str, Any] = {"fold": fold, "kind": kind, "stages": list(stages)}
     return Field(default=default, json_schema_extra=extra, validate_default=True, **limits)
 
 
@@ -132,7 +132,8 @@ def stage_main(
     signal.signal(signal.SIGTERM, ask_to_stop)
     # A closing terminal must not end a run.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    state, reason, code = State.SUCCEEDED, Reason(code="completed"), 0
+    state: EndState = State.SUCCEEDED
+    reason, code = Reason(code="completed"), 0
     try:
         main(context, parameters_type.model_validate(run.spec.parameters))
         if context.stop_requested:

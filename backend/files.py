@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,21 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     try:
         with scratch.open("wb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+
+
+def write_stream(path: Path, chunks: Iterable[str]) -> None:
+    """`write_atomic` of text too long to hold at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with scratch.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(chunks)
             file.flush()
             os.fsync(file.fileno())
         scratch.replace(path)
@@ -49,7 +64,7 @@ def read_json(path: Path) -> Any:
 
 
 def append_line(path: Path, value: dict[str, Any]) -> None:
-    """Append `value` as one JSON line in a single write, so that lines of several writers never mix."""
+    """Append `value` as one JSON line in a single write: lines of several writers never mix."""
     line = json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:

@@ -68,12 +68,20 @@ class Reason(BaseModel):
     """Why a run ended as it did."""
 
     code: str
-    """Message key below `reason.`: `completed`, `stopped_by_person`, `bad_input`,
+    """Message key below `reason.`: `completed`, `stopped_by_person`, `bad_input`, `did_not_learn`,
     `device_memory`, `host_memory`, `disk_full`, `killed`, `lost`, `unknown` …"""
     values: dict[str, Any] = Field(default_factory=dict)
     """What fills the message's placeholders."""
     evidence: list[str] = Field(default_factory=list)
     """Lines of the log, or readings, that show it."""
+
+
+class RunFailed(Exception):  # noqa: N818
+    """Raised by a stage that ran to its end and still failed; says why."""
+
+    def __init__(self, reason: Reason):
+        self.reason = reason
+        super().__init__(reason.code)
 
 
 class Outcome(BaseModel):

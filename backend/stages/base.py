@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from backend.errors import SynthLoopError
 from backend.files import append_line, write_json
-from backend.runs import EndState, Outcome, Progress, Reason, Run, State
+from backend.runs import EndState, Outcome, Progress, Reason, Run, RunFailed, State
 from backend.workspace import Workspace
 
 Fold = Literal["data", "recipe", "memory", "advanced"]
@@ -140,6 +140,9 @@ def stage_main(
             state, reason = State.STOPPED, Reason(code="stopped_by_person")
     except StopRequested:
         state, reason = State.STOPPED, Reason(code="stopped_by_person")
+    except RunFailed as error:
+        print(f"failed: {error}", *error.reason.evidence, sep="\n", file=sys.stderr, flush=True)
+        state, reason, code = State.FAILED, error.reason, 1
     except SynthLoopError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         values = {

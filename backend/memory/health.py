@@ -1,0 +1,155 @@
+"""Whether a training run is healthy: findings while it trains, at its end, and for any log."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from backend.errors import InputError
+from backend.files import read_json, read_lines, write_json
+from backend.memory.curves import Curves
+from backend.memory.symptoms import SYMPTOMS, Finding, Subject
+from backend.messages import message
+from backend.runs import Reason, Run, RunFailed
+
+_GRADES = {"error": 0, "warning": 1, "info": 2}
+_HEADER_LIMIT = 100 << 20
+
+
+def judge(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    vocabulary_size: int | None = None,
+    samples: int | None = None,
+    samples_without_labels: int | None = None,
+    order: Sequence[str] = (),
+) -> list[Finding]:
+    """What is wrong with a training run, the worst first; empty for a healthy one.
+
+    Args:
+        rows: Metric rows (metrics.jsonl, or `read_kit_log`): `step`, `loss`, and where known
+            `learning_rate`, `grad_norm`, `epoch`, `time` (s), `samples_per_second`,
+            `memory_allocated` and `host_memory` (bytes), `attempt`.
+        vocabulary_size: Tokens of the model; ln of it is the loss of guessing.
+        samples: Training samples whose labels were counted; None when nobody counted.
+        samples_without_labels: How many of them train no token.
+        order: Sample ids in the order in which they were trained on.
+    """
+    subject = Subject(Curves(rows), vocabulary_size, samples, samples_without_labels, order)
+    found = [finding for check in SYMPTOMS if (finding := check(subject)) is not None]
+    return sorted(found, key=lambda finding: _GRADES[finding.level])
+
+
+def judge_run(run: Run) -> list[Finding]:
+    """`judge` of a training run's own files, and of the adapter that it left."""
+    samples, without_labels, order = _batches(run.path / "batches")
+    found = judge(
+        read_lines(run.metrics_path),
+        vocabulary_size=_vocabulary_size(run.artifacts),
+        samples=samples,
+        samples_without_labels=without_labels,
+        order=order,
+    )
+    unchanged = adapter_unchanged(run.artifacts)
+    return sorted([*found, *([unchanged] if unchanged else [])], key=lambda f: _GRADES[f.level])
+
+
+def adapter_unchanged(checkpoint: Path) -> Finding | None:
+    """A LoRA adapter whose B matrices are all zero: it computes what the base model computes.
+
+    Reads `adapter_model.safetensors`; other files are not judged.
+    """
+    path = checkpoint / "adapter_model.safetensors"
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > _HEADER_LIMIT:
+            raise InputError("this is not a safetensors file.", place=str(path))
+        header: dict[str, Any] = json.loads(file.read(length))
+        spans = [
+            entry["data_offsets"] for name, entry in header.items() if ".lora_B." in f"{name}."
+        ]
+        for start, end in spans:
+            file.seek(8 + length + start)
+            if file.read(end - start).strip(b"\0"):
+                return None
+    return Finding("adapter_unchanged", "error", {"count": len(spans)}) if spans else None
+
+
+def conclude(run: Run) -> list[Finding]:
+    """Judge a run that trained to its end, keep the findings, and fail it when it did not learn.
+
+    Writes artifacts/findings.json and one event a warning or error. A training stage calls this
+    as its last act, after its checkpoint is saved.
+
+    Raises:
+        RunFailed: A finding of the worst grade; its reason is `did_not_learn`.
+    """
+    findings = judge_run(run)
+    write_json(run.artifacts / "findings.json", [asdict(finding) for finding in findings])
+    for finding in findings:
+        if finding.level != "info":
+            run.add_event(
+                finding.level, "finding", finding=finding.code, text=describe(finding),
+                steps=list(finding.steps),
+            )  # fmt: skip
+    worst = [finding for finding in findings if finding.level == "error"]
+    if worst:
+        raise RunFailed(
+            Reason(
+                code="did_not_learn",
+                values={"finding": worst[0].code, "problem": describe(worst[0])},
+                evidence=[describe(finding) for finding in worst],
+            )
+        )
+    return findings
+
+
+def describe(finding: Finding, language: str = "en") -> str:
+    """The finding in words."""
+    shown = {name: _shown(value) for name, value in finding.values.items()}
+    return message(f"finding.{finding.code}", language, **shown)
+
+
+def advice(finding: Finding, language: str = "en") -> str:
+    """What to do about it."""
+    return message(f"finding.{finding.code}.advice", language)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+
+
+def _vocabulary_size(checkpoint: Path) -> int | None:
+    path = checkpoint / "config.json"
+    if not path.exists():
+        return None
+    size = read_json(path).get("vocab_size")
+    return size if isinstance(size, int) else None
+
+
+def _batches(folder: Path) -> tuple[int | None, int | None, list[str]]:
+    """Samples trained on, how many had no label (their loss is null), and the order of ids."""
+    parts = sorted(folder.glob("part-*.parquet"))
+    if not parts:
+        return None, None, []
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    table = pa.concat_tables(pq.read_table(path) for path in parts)
+    # A step that was trained again after a resume counts once, as it was at last.
+    latest = table.group_by("step").aggregate([("attempt", "max")])
+    table = table.append_column("row", pa.array(np.arange(table.num_rows)))
+    table = table.join(latest, "step").filter(pc.field("attempt") == pc.field("attempt_max"))
+    table = table.sort_by([("step", "ascending"), ("row", "ascending")])
+    masked = table["loss"].null_count
+    # With no loss of any sample, nobody measured them.
+    without_labels = None if masked == table.num_rows else masked
+    return table.num_rows, without_labels, table["sample_id"].to_pylist()

@@ -10,7 +10,12 @@ from pathlib import Path
 
 from PIL import Image
 
+from backend.evaluation.benchmarks import mmbench_tasks, textvqa_tasks
+from backend.evaluation.results import Contract, mmbench_result, textvqa_result, write_questions
+from backend.files import append_line, write_json
 from backend.formats import mmbench, textvqa
+from backend.runs import Run, RunSpec, RunStatus, State
+from backend.workspace import Settings, Workspace
 
 COLORS = {"red": (200, 30, 30), "blue": (30, 30, 200), "green": (30, 160, 30)}
 SHORT = textvqa.SHORT_ANSWER
@@ -73,3 +78,63 @@ def write_lines(path: Path, lines: list[dict]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return path
+
+
+def make_workspace(root: Path, files: Benchmarks) -> Workspace:
+    """A workspace whose benchmarks are `files`."""
+    assets = {
+        "textvqa_questions": str(files.questions),
+        "textvqa_annotations": str(files.annotations),
+        "textvqa_images": str(files.images),
+        "mmbench_questions": str(files.tsv),
+    }
+    return Workspace.create(root, Settings(name="sample", assets=assets))
+
+
+def make_run(workspace: Workspace, stage: str, run_id: str, name: str = "", **parameters) -> Run:
+    """A succeeded run of `stage`."""
+    spec = RunSpec(
+        run_id=run_id, stage=stage, parameters=parameters, argv=[], created_at=0, device=None,
+        name=name, environment={"python": "3.11"}, versions={"torch": "2.13.0"}, git="abc",
+    )  # fmt: skip
+    run = Run.create(workspace, spec)
+    status = RunStatus(state=State.SUCCEEDED, started_at=100, ended_at=175)
+    write_json(run.status_path, status.model_dump(mode="json", exclude={"supervised"}))
+    return run
+
+
+def make_evaluated(
+    workspace: Workspace, name: str, text, letters, *, losses=(), counts=None
+) -> Run:
+    """An evaluated run with its dataset, preparation, pretraining and fine-tuning."""
+    dataset = workspace.datasets / name / "v1"
+    operator = {"name": "text_length_filter", "before": 40, "after": 30, "seconds": 1.0}
+    description = {"counts": counts or {"samples": 40, "kept": 30}, "operators": [operator]}
+    write_json(dataset / "dataset.json", description)
+    ids = {stage: f"20261124-000000-{stage}-{name}" for stage in
+           ("prepare", "pretrain", "finetune", "evaluate")}  # fmt: skip
+    make_run(workspace, "prepare", ids["prepare"], dataset=f"{name}/v1")
+    rate = 1e-3 if name == "seed" else 2e-3
+    pretrain = make_run(
+        workspace, "pretrain", ids["pretrain"], data=ids["prepare"], learning_rate=rate
+    )
+    for step, loss in enumerate(losses, 1):
+        append_line(pretrain.metrics_path, {"step": step, "loss": loss, "host_memory": 2**30})
+    make_run(workspace, "finetune", ids["finetune"], name, projector=ids["pretrain"])
+    run = make_run(workspace, "evaluate", ids["evaluate"], checkpoint=ids["finetune"])
+    contract = Contract("q.jsonl", "0" * 64, "kit", True, "textvqa-evalai", None, "float32", 128)
+    first = textvqa_tasks(workspace.asset("textvqa_questions"), workspace.asset("textvqa_images"))
+    second = mmbench_tasks(workspace.asset("mmbench_questions"))
+    paths = {key: run.artifacts / key / "answers.jsonl" for key in ("textvqa", "mmbench")}
+    write_lines(paths["textvqa"], [task.line(text(task), name) for task in first])
+    write_lines(paths["mmbench"], [task.line(letters(task), name) for task in second])
+    annotations = workspace.asset("textvqa_annotations")
+    results = {
+        "textvqa": textvqa_result(first, paths["textvqa"], annotations, contract),
+        "mmbench": mmbench_result(second, paths["mmbench"], contract),
+    }
+    write_json(run.artifacts / "scores.json", {key: part.scores for key, part in results.items()})
+    write_questions(
+        run.artifacts / "questions.parquet", [row for part in results.values() for row in part.rows]
+    )
+    return run

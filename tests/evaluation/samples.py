@@ -133,6 +133,11 @@ def make_evaluated(
         "textvqa": textvqa_result(first, paths["textvqa"], annotations, contract),
         "mmbench": mmbench_result(second, paths["mmbench"], contract),
     }
+    kit = run.artifacts / "eval_results" / f"MGM-2B-Finetune-{name}"
+    write_lines(kit / "textvqa" / "bm1.jsonl", [{"text": "x"}])
+    write_lines(kit / "mmbench" / "answers" / "mmbench_dev" / f"{name}.jsonl", [{"text": "x"}])
+    sheet = kit / "mmbench" / "answers_upload" / "mmbench_dev" / f"{name}.xlsx"
+    mmbench.write_upload(sheet, [task.record for task in second], {0: "A"})
     write_json(run.artifacts / "scores.json", {key: part.scores for key, part in results.items()})
     write_questions(
         run.artifacts / "questions.parquet", [row for part in results.values() for row in part.rows]

@@ -43,7 +43,7 @@ class MGMConfig(GemmaConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Keep the exact GELU where the file says `gelu`: transformers 5 would make it tanh."""
-        activation: str = self.hidden_act
+        activation: Any = vars(self)["hidden_act"]
         self.hidden_act = "gelu_pytorch_tanh"
         super().__post_init__(**kwargs)
         self.hidden_act = activation

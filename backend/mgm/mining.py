@@ -25,7 +25,7 @@ from backend.mgm.projector import NewLayerNorm, NewLinear
 class FoldedNorm(NewLayerNorm):
     """The affine part of a layer norm, applied to a query instead of to the keys."""
 
-    def forward(self, query: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(self, query: Tensor) -> tuple[Tensor, Tensor]:
         """(…, C) to the scaled query (…, C) and its product with the norm's bias (…, 1)."""
         return query * self.weight, (query @ self.bias).unsqueeze(-1)
 
@@ -33,7 +33,7 @@ class FoldedNorm(NewLayerNorm):
 class FoldedLinear(NewLinear):
     """A linear layer of the keys, applied to a query: Wᵀ q and q·b."""
 
-    def forward(self, query: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(self, query: Tensor) -> tuple[Tensor, Tensor]:
         """(…, d) to (…, C) and (…, 1)."""
         return query @ self.weight, (query @ self.bias).unsqueeze(-1)
 
@@ -41,7 +41,7 @@ class FoldedLinear(NewLinear):
 class AffineNorm(NewLayerNorm):
     """The affine part of a layer norm whose normalization was done before."""
 
-    def forward(self, normalized: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, normalized: Tensor) -> Tensor:
         """(…, C) to (…, C)."""
         return normalized * self.weight + self.bias
 
@@ -52,7 +52,7 @@ class KeyProjection(nn.Sequential):
     def __init__(self, channels: int, width: int) -> None:
         super().__init__(FoldedNorm(channels), FoldedLinear(channels, width))
 
-    def forward(self, query: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(self, query: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N, d) to (B, N, C) and a constant per query (B, N, 1).
 
         The dot product of the first with a normalized vector, plus the second, is Q·K.

@@ -2,215 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
-from transformers import GemmaForCausalLM, GemmaModel
+from transformers import GemmaForCausalLM
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.gemma.modeling_gemma import GemmaPreTrainedModel
 
-from backend.errors import InputError
 from backend.mgm.configuration import MGMConfig
-from backend.mgm.convnext import ConvNextTower
-from backend.mgm.mining import (
-    KeyProjection,
-    QueryProjection,
-    ValueProjection,
-    join_maps,
-    mine,
-    resize,
-)
-from backend.mgm.multimodal import (
-    IGNORE,
-    Multimodal,
-    insert_images,
-    rows_with_images,
-    used_pictures,
-)
-from backend.mgm.projector import NewLayerNorm, NewLinear, is_projector, is_tower, mm_projector
-from backend.mgm.vision import ClipTower
+from backend.mgm.decoder import MGMGemmaModel
+from backend.mgm.multimodal import IGNORE
+from backend.mgm.projector import NewLayerNorm, NewLinear, is_projector, is_tower
 
 EOS = 1
 PAD = 0
-
-
-class MGMGemmaModel(GemmaModel):
-    """Gemma's decoder with both towers, the mining layers and the projector beside it.
-
-    Attributes:
-        tower_chunk: Pictures that pass the towers and the mining layers at once; 0 is the whole
-            batch. The result does not depend on it.
-        mining_checkpointing: Compute the mining block again in the backward pass instead of
-            keeping its activations (about 0.6 GB a picture at full size, in bf16).
-    """
-
-    config_class = MGMConfig
-
-    def __init__(self, config: MGMConfig) -> None:
-        super().__init__(config)
-        clip, convnext = config.clip, config.convnext
-        width, channels = clip.hidden_size, convnext.channels
-        self.vision_tower = ClipTower(clip, config.mm_vision_select_layer)
-        self.vision_tower_aux = ConvNextTower(convnext)
-        self.mm_projector = mm_projector(config.mm_projector_type, width, config.hidden_size)
-        self.vlm_uni_query_projector = QueryProjection(width)
-        self.vlm_uni_aux_projector = KeyProjection(channels, width)
-        self.vlm_uni_val_projector = ValueProjection(channels, width)
-        self.image_scale = math.sqrt(config.hidden_size)
-        self.tower_chunk = 0
-        self.mining_checkpointing = False
-
-    def encode_images(self, images: Tensor, images_aux: Tensor) -> Tensor:
-        """Image tokens before Gemma's embedding scale.
-
-        Args:
-            images: (B, 3, s, s) normalized pixels; in the HD variant (B, views, 3, s, s), grid
-                cells row by row, then the global view.
-            images_aux: (B, 3, S, S) normalized pixels.
-
-        Returns:
-            (B, tokens, hidden); in the HD variant the global view's tokens come first.
-        """
-        chunk = self.tower_chunk or max(1, len(images))
-        return torch.cat(
-            [
-                self._encode(low, high)
-                for low, high in zip(images.split(chunk), images_aux.split(chunk), strict=True)
-            ]
-        )
-
-    def _encode(self, images: Tensor, images_aux: Tensor) -> Tensor:
-        query, maps = self.tower_features(images, images_aux)
-        if self.mining_checkpointing and torch.is_grad_enabled():
-            tokens: Tensor = checkpoint(self._tokens, query, *maps, use_reentrant=False)
-            return tokens
-        return self._tokens(query, *maps)
-
-    def tower_features(self, images: Tensor, images_aux: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Both towers' outputs, without a graph where a tower is frozen.
-
-        Returns:
-            Low-resolution features (B, N, d), or (B, views, N, d) in the HD variant, and the
-            ConvNeXt stage maps.
-        """
-        with _graph_if_trained(self.vision_tower):
-            query = self.vision_tower(images.flatten(0, -4))
-            query = query.unflatten(0, images.shape[:-3])
-        with _graph_if_trained(self.vision_tower_aux):
-            maps = self.vision_tower_aux(images_aux)
-        return query, maps
-
-    def _tokens(self, query: Tensor, *maps: Tensor) -> Tensor:
-        """Towers' outputs to image tokens (B, tokens, hidden)."""
-        mined = self.mined_features(query, join_maps(maps))
-        tokens: Tensor = self.mm_projector(mined)
-        return tokens
-
-    def mined_features(self, query: Tensor, joined: Tensor) -> Tensor:
-        """Low-resolution features plus what they found: what the projector reads.
-
-        Args:
-            query: (B, N, d), or (B, views, N, d) in the HD variant.
-            joined: (B, C, H, W).
-
-        Returns:
-            (B, tokens, d).
-        """
-        if query.ndim == 3:
-            return query + self._mine(query, joined)
-        grid = self.config.image_grid
-        height, width = joined.shape[-2] // grid, joined.shape[-1] // grid
-        parts = [
-            joined[..., y * height : (y + 1) * height, x * width : (x + 1) * width]
-            for y in range(grid)
-            for x in range(grid)
-        ]
-        order = list(range(grid * grid))
-        if self.config.image_global:
-            parts.append(resize(joined, (height, width)))
-            order.insert(0, grid * grid)
-        views = [query[:, i] + self._mine(query[:, i], parts[i].contiguous()) for i in order]
-        return torch.cat(views, dim=1)
-
-    def _mine(self, query: Tensor, joined: Tensor) -> Tensor:
-        return mine(
-            query,
-            joined,
-            self.vlm_uni_query_projector,
-            self.vlm_uni_aux_projector,
-            self.vlm_uni_val_projector,
-        )
-
-    def _no_image_tokens(self) -> Tensor:
-        """(0, N, hidden) image tokens that tie every image layer into the graph."""
-        clip, weight = self.config.clip, self.mm_projector[0].weight
-        grid = clip.image_size // clip.patch_size
-        query = weight.new_zeros((0, grid * grid, clip.hidden_size))
-        joined = weight.new_zeros((0, self.config.convnext.channels, grid, grid))
-        mined = query + self._mine(query, joined)
-        tokens: Tensor = self.mm_projector(mined)
-        return tokens
-
-    def embed_batch(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        images: Tensor | None = None,
-        images_aux: Tensor | None = None,
-        *,
-        image_tokens: Tensor | None = None,
-        padding_side: str = "right",
-    ) -> Multimodal:
-        """Embed texts and pictures, cut to `tokenizer_model_max_length` and padded.
-
-        Pictures that no row shows are not computed: the result is the same.
-
-        Args:
-            input_ids: (B, T) int64 with `IMAGE_TOKEN` placeholders.
-            attention_mask: (B, T); None reads every position.
-            labels: (B, T) int64, or None.
-            images: (pictures, 3, s, s); None when there are no pictures.
-            images_aux: (pictures, 3, S, S).
-            image_tokens: (pictures, tokens, hidden) of `encode_images`, instead of pictures.
-            padding_side: `right` for training, `left` for generation.
-
-        Raises:
-            InputError: Pictures and placeholders do not match.
-        """
-        counts = rows_with_images(input_ids, attention_mask)
-        given = images if image_tokens is None else image_tokens
-        if given is None and int(counts.sum()):
-            raise InputError("a placeholder has no picture.", place="images")
-        shown = used_pictures(counts, len(given)) if given is not None else []
-        if not shown:
-            tokens = self._no_image_tokens()
-        elif image_tokens is not None:
-            tokens = image_tokens[shown]
-        elif images is not None and images_aux is not None:
-            everything = len(shown) == len(images)
-            tokens = self.encode_images(
-                images if everything else images[shown],
-                images_aux if everything else images_aux[shown],
-            )
-        else:
-            raise InputError("the high-resolution pictures are missing.", place="images_aux")
-        return insert_images(
-            self.embed_tokens,
-            # Gemma in transformers 5 scales inside embed_tokens; in 4.38 it scaled everything.
-            (tokens * self.image_scale).to(self.embed_tokens.weight.dtype),
-            input_ids,
-            attention_mask,
-            labels,
-            max_length=self.config.tokenizer_model_max_length,
-            padding_side=padding_side,
-        )
 
 
 class MGMGemmaForCausalLM(GemmaForCausalLM):
@@ -229,7 +37,7 @@ class MGMGemmaForCausalLM(GemmaForCausalLM):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any
     ) -> MGMGemmaForCausalLM:
-        """transformers' own loader, for full checkpoints; fills in the towers' sizes first.
+        """The loader of transformers, for full checkpoints; fills in the towers' sizes first.
 
         `backend.mgm.checkpoints.load` reads more: adapters, towers in other directories.
         """
@@ -353,7 +161,6 @@ class MGMGemmaForCausalLM(GemmaForCausalLM):
             attentions=outputs.attentions,
         )
 
-    @torch.no_grad()
     def generate(
         self,
         input_ids: Tensor | None = None,
@@ -382,23 +189,18 @@ class MGMGemmaForCausalLM(GemmaForCausalLM):
             (B, new) the new tokens alone, int64, `<pad>` after a row's end.
         """
         if input_ids is not None:
-            batch = self.model.embed_batch(
-                input_ids,
-                attention_mask,
-                None,
-                images,
-                images_aux,
-                image_tokens=image_tokens,
-                padding_side="left",
-            )
+            with torch.no_grad():
+                batch = self.model.embed_batch(
+                    input_ids,
+                    attention_mask,
+                    None,
+                    images,
+                    images_aux,
+                    image_tokens=image_tokens,
+                    padding_side="left",
+                )
             settings["inputs_embeds"] = batch.inputs_embeds
             settings["attention_mask"] = batch.attention_mask.long()
         defaults = {"do_sample": False, "num_beams": 1, "eos_token_id": EOS, "pad_token_id": PAD}
         tokens: Tensor = super().generate(**{**defaults, **settings})
         return tokens
-
-
-def _graph_if_trained(tower: nn.Module) -> AbstractContextManager[Any]:
-    """No graph through a tower that nobody trains."""
-    trained = any(parameter.requires_grad for parameter in tower.parameters())
-    return nullcontext() if trained else torch.no_grad()

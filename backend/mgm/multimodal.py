@@ -52,7 +52,8 @@ def used_pictures(counts: Tensor, pictures: int) -> list[int]:
     Raises:
         InputError: There are more or fewer pictures than the rows take.
     """
-    taken, shown = 0, []
+    taken = 0
+    shown: list[int] = []
     for count in counts.tolist():
         shown += range(taken, taken + count)
         taken += max(count, 1)

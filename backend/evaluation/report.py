@@ -153,7 +153,6 @@ class _Writer:
 
     def summary(self) -> dict[str, Any]:
         """Verdicts in words, the challenge's score, and why scores may not compare."""
-        assert self.baseline is None or self.baseline.run_id in self.labels
         verdicts, warnings, relative = [], [], []
         for run in self.others:
             verdicts += self._verdicts(run)
@@ -166,7 +165,12 @@ class _Writer:
                        missing=entry["missing"])
                 for name, entry in run.scores.items() if entry.get("missing")
             ]  # fmt: skip
-        return {"verdicts": verdicts, "warnings": warnings, "relative": " ".join(relative)}
+        return {
+            "verdicts": verdicts,
+            "warnings": warnings,
+            "relative": " ".join(relative),
+            "legend": [swatch(self.colors[run], label) for run, label in self.labels.items()],
+        }
 
     def _verdicts(self, run: Evaluated) -> list[dict[str, str]]:
         assert self.baseline is not None
@@ -228,9 +232,7 @@ class _Writer:
                 )
             if row_dots:
                 dots.append((self.t(f"evaluation.metric.{metric}"), row_dots))
-        legend = [swatch(self.colors[run_id], label) for run_id, label in self.labels.items()]
-        figure = dot_chart(dots, self.t("document.scores"))
-        return {"scores": rows, "scores_figure": figure, "legend": legend}
+        return {"scores": rows, "scores_figure": dot_chart(dots, self.t("document.scores"))}
 
     def _contract(self, contract: dict[str, Any]) -> str:
         limit = contract["limit"]

@@ -36,11 +36,17 @@ class ImageFacts:
 
 
 def inspect_image(root: Path, relative: str) -> ImageFacts:
-    """Read and decode `relative` below `root`; a bad image is told, never raised."""
+    """`inspect_file` of `relative`, unless it leads outside `root`."""
     try:
-        data = confine(root, relative).read_bytes()
+        return inspect_file(confine(root, relative))
     except InputError as error:
         return ImageFacts(None, None, None, "image_outside", error.problem)
+
+
+def inspect_file(path: Path) -> ImageFacts:
+    """Read and decode an image; a bad one is told, never raised."""
+    try:
+        data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return ImageFacts(None, None, None, "image_missing", "no such file")
     except OSError as error:

@@ -157,6 +157,7 @@ def write_dataset(
     samples: Iterable[pa.Table],
     *,
     image_root: Path,
+    own_images: Path | None = None,
     source: str,
     source_hash: str,
     lineage: Iterable[pa.Table] = (),
@@ -172,6 +173,7 @@ def write_dataset(
         name: The dataset; its next free version is taken.
         samples: Tables in one `samples_schema`, streamed to row groups.
         image_root: Folder that image paths are relative to.
+        own_images: Folder that becomes the version's own image folder instead.
         source: The file or version that the samples came from.
         source_hash: That source's hash.
         lineage: Tables in `LINEAGE_SCHEMA`.
@@ -194,6 +196,8 @@ def write_dataset(
     try:
         counts, content_hash = _write_samples(scratch / "samples.parquet", samples)
         _write_tables(scratch / "lineage.parquet", LINEAGE_SCHEMA, lineage)
+        if own_images is not None:
+            shutil.move(own_images, scratch / "images")
         info = DatasetInfo(
             name=name,
             version="",
@@ -203,7 +207,7 @@ def write_dataset(
             parent=parent,
             created_at=time.time(),
             run_id=run_id,
-            image_root=str(image_root.resolve()),
+            image_root="" if own_images else str(image_root.resolve()),
             counts=counts,
             operators=list(operators),
             content_hash=content_hash,
@@ -236,7 +240,9 @@ def _publish(scratch: Path, folder: Path, info: DatasetInfo) -> str:
     number = 1 + max((int(path.name[1:]) for path in folder.glob("v[0-9]*")), default=0)
     while True:
         info.version = f"v{number}"
-        write_json(scratch / "dataset.json", info.model_dump(mode="json"))
+        root = info.image_root or str(folder / info.version / "images")
+        values = info.model_dump(mode="json") | {"image_root": root}
+        write_json(scratch / "dataset.json", values)
         try:
             scratch.rename(folder / info.version)
         except OSError:

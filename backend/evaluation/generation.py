@@ -101,7 +101,7 @@ class Answerer:
 
     def _pixels(self, task: Task) -> tuple[Tensor, Tensor]:
         """The picture as both pixel tensors, (1, 3, s, s) and (1, 3, S, S)."""
-        values = self.processor.images([open_picture(task)], mode="pad")
+        values = self.processor.images([open_picture(task)])
         return values["images"], values["images_aux"]
 
     def _answer(
@@ -159,20 +159,15 @@ class Answerer:
         )
 
     def _generate_together(self, tasks: list[Task], max_new_tokens: int) -> list[str]:
-        rows = [self.processor.prompt(task.sent, has_image=True) for task in tasks]
-        longest = max(len(row) for row in rows)
-        ids = torch.zeros((len(rows), longest), dtype=torch.int64)
-        mask = torch.zeros_like(ids)
-        for number, row in enumerate(rows):
-            ids[number, longest - len(row) :] = torch.as_tensor(row)
-            mask[number, longest - len(row) :] = 1
+        prompts = [self.processor.prompt(task.sent, has_image=True) for task in tasks]
+        batch = self.processor.collate_prompts(prompts)
         new = self.model.generate(
-            ids.to(self.device),
-            mask.to(self.device),
+            **{name: values.to(self.device) for name, values in batch.items()},
             image_tokens=torch.stack([self._tokens[task.picture.key] for task in tasks]),
             max_new_tokens=max_new_tokens,
         )
-        return [self.processor.decode(row).strip() for row in new]
+        answers: list[str] = self.processor.decode(new)
+        return answers
 
     def _forget(self) -> None:
         """Let go of the image tokens used longest ago."""

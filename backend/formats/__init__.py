@@ -1,1 +1,1 @@
-"""The file formats of the kit, of Data-Juicer and of the benchmarks: read, validate, convert, write."""
+"""File formats of the kit, of Data-Juicer and of the benchmarks: read, check, convert, write."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -49,7 +48,6 @@ class MGMGemmaModel(GemmaModel):
         self.vlm_uni_query_projector = QueryProjection(width)
         self.vlm_uni_aux_projector = KeyProjection(channels, width)
         self.vlm_uni_val_projector = ValueProjection(channels, width)
-        self.image_scale = math.sqrt(config.hidden_size)
         self.tower_chunk = 0
         self.mining_checkpointing = False
 
@@ -84,14 +82,15 @@ class MGMGemmaModel(GemmaModel):
 
         Returns:
             Low-resolution features (B, N, d), or (B, views, N, d) in the HD variant, and the
-            ConvNeXt stage maps.
+            ConvNeXt stage maps, all in the projector's dtype.
         """
         with _graph_if_trained(self.vision_tower):
             query = self.vision_tower(images.flatten(0, -4))
             query = query.unflatten(0, images.shape[:-3])
         with _graph_if_trained(self.vision_tower_aux):
             maps = self.vision_tower_aux(images_aux)
-        return query, maps
+        dtype = self.mm_projector[0].weight.dtype
+        return query.to(dtype), [stage_map.to(dtype) for stage_map in maps]
 
     def _tokens(self, query: Tensor, *maps: Tensor) -> Tensor:
         """Towers' outputs to image tokens (B, tokens, hidden)."""
@@ -133,6 +132,11 @@ class MGMGemmaModel(GemmaModel):
             self.vlm_uni_aux_projector,
             self.vlm_uni_val_projector,
         )
+
+    def _on_text_scale(self, tokens: Tensor) -> Tensor:
+        """Times sqrt(hidden): 4.38 scaled all embeddings, transformers 5 only those of ids."""
+        dtype = self.embed_tokens.weight.dtype
+        return tokens.to(dtype) * self.embed_tokens.embed_scale.to(dtype)
 
     def _no_image_tokens(self) -> Tensor:
         """(0, N, hidden) image tokens that tie every image layer into the graph."""
@@ -190,8 +194,7 @@ class MGMGemmaModel(GemmaModel):
             raise InputError("the high-resolution pictures are missing.", place="images_aux")
         return insert_images(
             self.embed_tokens,
-            # Gemma in transformers 5 scales inside embed_tokens; in 4.38 it scaled everything.
-            (tokens * self.image_scale).to(self.embed_tokens.weight.dtype),
+            self._on_text_scale(tokens),
             input_ids,
             attention_mask,
             labels,

@@ -1,0 +1,112 @@
+"""Pretraining of the nano Gemma on told scenes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from transformers import GemmaConfig, GemmaForCausalLM
+
+from backend.mgm.processing import BOS, EOS, PAD
+from backend.mgm.template import encode
+from backend.starter.pretraining.texts import told_scene
+
+LENGTH = 256
+PROMPT_WEIGHT = 0.1
+"""Weight of predicting the description and the question beside the answers."""
+LEARNING_RATE = 1.5e-3
+
+
+class ToldScenes(IterableDataset[tuple[Tensor, Tensor]]):
+    """Batches of ids and of loss weights, (B, T) each, without an end."""
+
+    def __init__(self, tokenizer: str, batch: int, seed: int):
+        self.tokenizer, self.batch, self.seed = tokenizer, batch, seed
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each worker draws its own scenes."""
+        worker = get_worker_info()
+        random = Random(self.seed * 1000 + (worker.id if worker else 0))
+        tokenizer = Tokenizer.from_str(self.tokenizer)
+
+        def tokenize(text: str) -> list[int]:
+            return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+        while True:
+            rows = [
+                encode(told_scene(random), tokenize, has_image=False, bos=BOS, max_length=LENGTH)
+                for _ in range(self.batch)
+            ]
+            length = max(len(row.input_ids) for row in rows)
+            ids = torch.full((self.batch, length), PAD)
+            weights = torch.zeros(self.batch, length)
+            for number, row in enumerate(rows):
+                count = len(row.input_ids)
+                ids[number, :count] = torch.tensor(row.input_ids)
+                trained = torch.tensor(row.labels) >= 0
+                weights[number, :count] = torch.where(trained, 1.0, PROMPT_WEIGHT)
+            yield ids, weights
+
+
+def train_language_model(
+    tokenizer: Tokenizer, folder: Path, *, minutes: float, batch: int, workers: int
+) -> None:
+    """Train for `minutes` and write the model in half precision."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(0)
+    config = GemmaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=192,
+        intermediate_size=704,
+        num_hidden_layers=5,
+        num_attention_heads=4,
+        num_key_value_heads=1,
+        head_dim=48,
+        max_position_embeddings=2048,
+        hidden_activation="gelu",
+        pad_token_id=PAD,
+        eos_token_id=EOS,
+        bos_token_id=BOS,
+    )
+    model: Any = GemmaForCausalLM(config).to(device)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.05
+    )
+    loader = DataLoader(
+        ToldScenes(tokenizer.to_str(), batch, seed=1), batch_size=None, num_workers=workers
+    )
+    started = time.time()
+    for step, (ids, weights) in enumerate(loader):
+        share = (time.time() - started) / (minutes * 60)
+        if share >= 1:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / 200) * max(0.01, 1 - share)
+        ids, weights = ids.to(device), weights.to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            logits = model(input_ids=ids, attention_mask=(ids != PAD).long()).logits[:, :-1]
+        losses = torch.nn.functional.cross_entropy(
+            logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
+        )
+        flat = weights[:, 1:].flatten()
+        loss = (losses * flat).sum() / flat.sum()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if step % 200 == 0:
+            answered = flat == 1
+            right = (logits.flatten(0, 1).argmax(1) == ids[:, 1:].flatten())[answered]
+            print(
+                f"language model {step}: loss {loss.item():.4f}, "
+                f"answers {losses[answered].mean().item():.4f} {right.float().mean().item():.4f}",
+                flush=True,
+            )
+    model.half().save_pretrained(folder)

@@ -1,0 +1,45 @@
+"""Text for the nano language model: descriptions of scenes with questions about them."""
+
+from __future__ import annotations
+
+from random import Random
+
+from backend.starter.instructions import conversation
+from backend.starter.language import caption
+from backend.starter.scenes import CELLS, Scene, Sign, random_scene
+from backend.starter.seed import QUESTIONS
+
+Turns = list[dict[str, str]]
+
+
+def told_scene(random: Random) -> Turns:
+    """A conversation in which words take the picture's place.
+
+    Half of the descriptions are captions, half name what lies where in the order in which image
+    tokens come, so that the model reads either.
+    """
+    scene = random_scene(random)
+    description = caption(scene, random) if random.random() < 0.5 else in_patches(scene)
+    if random.random() < 0.35:
+        asked, answer = random.choice(QUESTIONS), caption(scene, random)
+        turns = [{"from": "human", "value": asked}, {"from": "gpt", "value": answer}]
+    else:
+        turns = [turn.record() for turn in conversation(scene, random)]
+    first = turns[0]["value"].removeprefix("<image>\n")
+    turns[0]["value"] = f"{description}\n{first}"
+    return turns
+
+
+def in_patches(scene: Scene) -> str:
+    """Sixteen words, one for each cell of a 4 x 4 grid, row by row."""
+    grid = [[scene.ground] * 4 for _ in range(4)]
+    for item in scene.items:
+        index = CELLS.index(item.cell)
+        top, left = 2 * (index // 2), 2 * (index % 2)
+        if isinstance(item, Sign):
+            words = (item.color, "sign", item.text, "sign")
+        else:
+            words = (item.color, item.shape, item.size, item.shape)
+        for number, word in enumerate(words):
+            grid[top + number // 2][left + number % 2] = word
+    return " ".join(word for row in grid for word in row)

@@ -33,15 +33,15 @@ def write_instructions(file: Path, images: Path, *, count: int, seed: int) -> No
         path = images / image
         path.parent.mkdir(parents=True, exist_ok=True)
         draw(scene).save(path, quality=QUALITY)
-        turns = conversation(scene, random)
+        turns = conversation(scene, random, random.choice((1, 2)))
         records.append(Conversation(f"scene-{number:06d}", turns, (image,)).record())
     write_conversations(file, records)
 
 
-def conversation(scene: Scene, random: Random) -> tuple[Turn, ...]:
-    """One or two questions with their answers, the picture in the first."""
+def conversation(scene: Scene, random: Random, count: int) -> tuple[Turn, ...]:
+    """`count` questions with their answers, the picture in the first."""
     turns: list[Turn] = []
-    for number in range(random.choice((1, 2))):
+    for number in range(count):
         question, answer = _exchange(scene, random)
         turns.append(Turn("human", f"<image>\n{question}" if number == 0 else question))
         turns.append(Turn("gpt", answer))

@@ -16,11 +16,14 @@ from transformers import GemmaConfig, GemmaForCausalLM
 
 from backend.mgm.processing import BOS, EOS, PAD
 from backend.mgm.template import encode
+from backend.starter.pretraining.replay import replayed
 from backend.starter.pretraining.texts import told_scene
 
-LENGTH = 256
-PROMPT_WEIGHT = 0.1
-"""Weight of predicting the description and the question beside the answers."""
+LENGTH = 384
+PROMPT_WEIGHT, END_WEIGHT = 0.02, 0.1
+"""Weights of predicting questions and the end of a turn, beside the answers' own words."""
+TIMES = 3
+"""How often a batch is learned from."""
 LEARNING_RATE = 1.5e-3
 
 
@@ -35,6 +38,7 @@ class ToldScenes(IterableDataset[tuple[Tensor, Tensor]]):
         worker = get_worker_info()
         random = Random(self.seed * 1000 + (worker.id if worker else 0))
         tokenizer = Tokenizer.from_str(self.tokenizer)
+        end = int(tokenizer.token_to_id("<end_of_turn>"))
 
         def tokenize(text: str) -> list[int]:
             return list(tokenizer.encode(text, add_special_tokens=False).ids)
@@ -50,9 +54,17 @@ class ToldScenes(IterableDataset[tuple[Tensor, Tensor]]):
             for number, row in enumerate(rows):
                 count = len(row.input_ids)
                 ids[number, :count] = torch.tensor(row.input_ids)
-                trained = torch.tensor(row.labels) >= 0
-                weights[number, :count] = torch.where(trained, 1.0, PROMPT_WEIGHT)
+                weights[number, :count] = torch.tensor(_weights(row.labels, end))
             yield ids, weights
+
+
+def _weights(labels: list[int], end: int) -> list[float]:
+    """A weight for each position: an answer's words count most."""
+    weights, ended = [], False
+    for label in labels:
+        ended = label >= 0 and (ended or label == end)
+        weights.append(PROMPT_WEIGHT if label < 0 else END_WEIGHT if ended else 1.0)
+    return weights
 
 
 def train_language_model(
@@ -83,13 +95,12 @@ def train_language_model(
         ToldScenes(tokenizer.to_str(), batch, seed=1), batch_size=None, num_workers=workers
     )
     started = time.time()
-    for step, (ids, weights) in enumerate(loader):
+    for step, (ids, weights) in enumerate(replayed(loader, TIMES, device)):
         share = (time.time() - started) / (minutes * 60)
         if share >= 1:
             break
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / 200) * max(0.01, 1 - share)
-        ids, weights = ids.to(device), weights.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             logits = model(input_ids=ids, attention_mask=(ids != PAD).long()).logits[:, :-1]
         losses = torch.nn.functional.cross_entropy(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
-from backend.starter.instructions import conversation
-from backend.starter.language import caption
+from backend.starter.instructions import conversation, lettered
+from backend.starter.language import any_question, caption, choices
 from backend.starter.scenes import CELLS, Scene, Sign, random_scene
 from backend.starter.seed import QUESTIONS
 
@@ -16,18 +16,34 @@ def told_scene(random: Random) -> Turns:
     """A conversation in which words take the picture's place.
 
     Half of the descriptions are captions, half name what lies where in the order in which image
-    tokens come, so that the model reads either.
+    tokens come, so that the model reads either. Some only give an answer away, from which the
+    way from answers to letters is learned first.
     """
+    kind = random.choices(("given", "caption", "asked"), (0.15, 0.1, 0.75))[0]
     scene = random_scene(random)
+    if kind == "given":
+        return _given(scene, random)
     description = caption(scene, random) if random.random() < 0.5 else in_patches(scene)
-    if random.random() < 0.35:
-        asked, answer = random.choice(QUESTIONS), caption(scene, random)
-        turns = [{"from": "human", "value": asked}, {"from": "gpt", "value": answer}]
-    else:
-        turns = [turn.record() for turn in conversation(scene, random)]
+    if kind == "caption":
+        return _exchange(f"{description}\n{random.choice(QUESTIONS)}", caption(scene, random))
+    turns = [turn.record() for turn in conversation(scene, random, random.randint(1, 5))]
     first = turns[0]["value"].removeprefix("<image>\n")
     turns[0]["value"] = f"{description}\n{first}"
     return turns
+
+
+def _given(scene: Scene, random: Random) -> Turns:
+    """A few questions, the answer of each in its own words before it."""
+    turns: Turns = []
+    for _ in range(random.randint(1, 4)):
+        question = any_question(scene, random)
+        options, right = choices(question, random)
+        turns += _exchange(f"{question.answer}\n{lettered(question, options)}", right)
+    return turns
+
+
+def _exchange(asked: str, answer: str) -> Turns:
+    return [{"from": "human", "value": asked}, {"from": "gpt", "value": answer}]
 
 
 def in_patches(scene: Scene) -> str:

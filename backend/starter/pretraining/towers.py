@@ -14,7 +14,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -22,10 +24,11 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from backend.mgm.convnext import ConvNextConfig, ConvNextTower
-from backend.mgm.images import low_resolution, pixels
+from backend.mgm.images import low_resolution
 from backend.mgm.vision import IMAGE_MEAN, IMAGE_STD
 from backend.starter.drawing import draw
 from backend.starter.language import caption
+from backend.starter.pretraining.replay import replayed
 from backend.starter.pretraining.tokenizers import CLIP_BEGIN, CLIP_END, CLIP_PAD
 from backend.starter.scenes import (
     CELLS,
@@ -48,16 +51,30 @@ TEXT_LENGTH = 64
 KINDS = (*SHAPES, "sign", "nothing")
 PAINTS = (*COLORS, "nothing")
 EXTENTS = (*SIZES, "nothing")
-TEXTS = ("nothing", *WORDS, *NUMBERS)
-HEADS = {"kind": KINDS, "paint": PAINTS, "extent": EXTENTS, "text": TEXTS, "ground": GROUNDS}
+TEXTS = (*WORDS, *NUMBERS)
+LETTERS = " ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+LONGEST = max(map(len, TEXTS))
+HEADS = {
+    "kind": len(KINDS),
+    "paint": len(PAINTS),
+    "extent": len(EXTENTS),
+    "ground": len(GROUNDS),
+    "text": len(TEXTS),
+    **{f"letter {place}": len(LETTERS) for place in range(LONGEST)},
+}
+"""What is read from each quarter, and of how many values."""
 LEARNING_RATE = 1e-3
-_LOCATION = {text: number for number, text in enumerate(TEXTS)}
+TIMES = 3
+"""How often a batch is learned from."""
+_TEXT_INDEX = {text: number for number, text in enumerate(TEXTS)}
+_IGNORED = -100
 
 
 class DrawnScenes(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
-    """Batches of pictures (B, 3, HIGH, HIGH) float16, caption ids (B, T) and labels, no end.
+    """Batches of pictures (B, HIGH, HIGH, 3) uint8, caption ids (B, T) and labels, no end.
 
-    Labels are (B, quarters, heads) indices into `HEADS`.
+    Labels are (B, quarters, heads), in the order of `HEADS`. Signs are frequent: reading is what
+    takes longest to learn.
     """
 
     def __init__(self, tokenizer: str, batch: int, seed: int):
@@ -71,31 +88,42 @@ class DrawnScenes(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         tokenizer = Tokenizer.from_str(self.tokenizer)
         tokenizer.enable_truncation(TEXT_LENGTH)
         while True:
-            scenes = [random_scene(random) for _ in range(self.batch)]
-            pictures = torch.stack([pixels(draw(scene), HIGH, "pad") for scene in scenes])
+            counts = random.choices((0, 1, 2, 3), (1, 3, 4, 3), k=self.batch)
+            scenes = [random_scene(random, n_signs=count) for count in counts]
+            size = (HIGH, HIGH)
+            drawn = [draw(scene).resize(size, Image.Resampling.BICUBIC) for scene in scenes]
+            pictures = torch.from_numpy(np.stack([np.asarray(image) for image in drawn]))
             texts = [caption(s, random, items=random.choice((1, 2, None, None))) for s in scenes]
             rows = [tokenizer.encode(text).ids for text in texts]
             ids = torch.full((self.batch, max(map(len, rows))), CLIP_PAD)
             for number, row in enumerate(rows):
                 ids[number, : len(row)] = torch.tensor(row)
-            yield pictures.half(), ids, torch.tensor([labels(scene) for scene in scenes])
+            yield pictures, ids, torch.tensor([labels(scene) for scene in scenes])
 
 
 def labels(scene: Scene) -> list[list[int]]:
-    """What lies in each quarter, one index for each of `HEADS`."""
+    """What lies in each quarter, one index for each of `HEADS`; texts are told of signs alone."""
     ground = GROUNDS.index(scene.ground)
-    nothing = [KINDS.index("nothing"), PAINTS.index("nothing"), EXTENTS.index("nothing"), 0, ground]
-    found = [list(nothing) for _ in CELLS]
+    nothing = [KINDS.index("nothing"), PAINTS.index("nothing"), EXTENTS.index("nothing"), ground]
+    found = [[*nothing, *[_IGNORED] * (1 + LONGEST)] for _ in CELLS]
     for item in scene.items:
         quarter = found[CELLS.index(item.cell)]
         quarter[1] = PAINTS.index(item.color)
         if isinstance(item, Sign):
+            letters = [LETTERS.index(letter) for letter in item.text.ljust(LONGEST)]
             quarter[0] = KINDS.index("sign")
-            quarter[3] = _LOCATION[item.text]
+            quarter[4:] = [_TEXT_INDEX[item.text], *letters]
         else:
             quarter[0] = KINDS.index(item.shape)
             quarter[2] = EXTENTS.index(item.size)
     return found
+
+
+def normalized(pictures: Tensor) -> Tensor:
+    """(B, H, W, 3) uint8 to (B, 3, H, W) float32, by CLIP's mean and deviation."""
+    mean, deviation = pictures.new_tensor(IMAGE_MEAN, dtype=torch.float32), IMAGE_STD
+    scaled = (pictures.float() / 255 - mean) / mean.new_tensor(deviation)
+    return scaled.permute(0, 3, 1, 2).contiguous()
 
 
 class Heads(nn.Module):
@@ -104,18 +132,20 @@ class Heads(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.readers = nn.ModuleDict({n: nn.Linear(width, len(v)) for n, v in HEADS.items()})
+        self.readers = nn.ModuleDict({n: nn.Linear(width, v) for n, v in HEADS.items()})
 
-    def forward(self, features: Tensor, truth: Tensor) -> tuple[Tensor, dict[str, float]]:
+    def forward(self, features: Tensor, truth: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and accuracies of features (B, 4, 4, width) against labels (B, 4, heads)."""
         quarters = truth.unflatten(1, (2, 2)).repeat_interleave(2, 1).repeat_interleave(2, 2)
         features = self.norm(features)
         total, right = features.new_zeros(()), {}
         for number, (name, reader) in enumerate(self.readers.items()):
             scores, wanted = reader(features).flatten(0, 2), quarters[..., number].flatten()
-            total = total + nn.functional.cross_entropy(scores.float(), wanted)
-            chosen = wanted > 0 if name == "text" else wanted >= 0
-            right[name] = (scores.argmax(1) == wanted)[chosen].float().mean().item()
+            weight = 1 / LONGEST if name.startswith("letter") else 1.0
+            total = total + weight * nn.functional.cross_entropy(scores.float(), wanted)
+            if name.startswith("letter"):
+                continue
+            right[name] = (scores.argmax(1) == wanted)[wanted >= 0].float().mean()
         return total, right
 
 
@@ -168,13 +198,13 @@ def train_towers(
         DrawnScenes(tokenizer.to_str(), batch, seed=2), batch_size=None, num_workers=workers
     )
     started = time.time()
-    for step, (pictures, ids, truth) in enumerate(loader):
+    for step, (pictures, ids, truth) in enumerate(replayed(loader, TIMES, device)):
         share = (time.time() - started) / (minutes * 60)
         if share >= 1:
             break
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / 200) * max(0.01, 1 - share)
-        high, ids, truth = pictures.to(device).float(), ids.to(device), truth.to(device)
+        high = normalized(pictures)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             out = clip(
                 input_ids=ids,
@@ -200,7 +230,7 @@ def train_towers(
                 **{f"clip {k}": v for k, v in patch_right.items()},
                 **{f"convnext {k}": v for k, v in cell_right.items()},
             }
-            line = ", ".join(f"{key} {value:.3f}" for key, value in shown.items())
+            line = ", ".join(f"{key} {float(value):.3f}" for key, value in shown.items())
             print(f"towers {step}: {line}", flush=True)
     clip.half().save_pretrained(clip_folder)
     CLIPImageProcessor(

@@ -32,6 +32,8 @@ class RunRow:
     state: State
     name: str = ""
     """What a person called it."""
+    name_behind: str = ""
+    """What a person called the nearest run that it builds on."""
     created_at: float | None = None
     started_at: float | None = None
     ended_at: float | None = None
@@ -61,8 +63,8 @@ class RunRow:
 
     @property
     def label(self) -> str:
-        """The person's name for it, or the stage with the end of its id."""
-        return self.name or f"{self.stage} {self.id[-4:]}"
+        """The person's name for it or for what it builds on, or the stage with the id's end."""
+        return self.name or self.name_behind or f"{self.stage} {self.id[-4:]}"
 
     def duration_s(self, now: float) -> float | None:
         """Seconds from start to end, or until `now`; None before it started."""
@@ -160,6 +162,7 @@ def _complete(
         stage=spec.stage,
         state=status.state,
         name=spec.name,
+        name_behind=next((s.name for s in behind if s.name), ""),
         created_at=spec.created_at,
         started_at=status.started_at,
         ended_at=status.ended_at,

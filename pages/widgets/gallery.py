@@ -53,6 +53,13 @@ STYLE = """<style>
 .sl-table th { text-align: left; font-weight: 600; }
 .sl-table td, .sl-table th { padding: 4px 8px 4px 0; border: 0; overflow-wrap: anywhere;
   border-bottom: 1px solid color-mix(in srgb, currentColor 12%, transparent); }
+.sl-dot { display: inline-block; width: 10px; height: 10px; border-radius: 50%;
+  margin-right: 6px; }
+.sl-check { display: flex; gap: 12px; padding: 8px 0; font-size: 0.9rem;
+  border-bottom: 1px solid color-mix(in srgb, currentColor 10%, transparent); }
+.sl-check .sl-icon { font-size: 20px; }
+.sl-mark { color: var(--c, inherit); }
+.sl-scroll { overflow-x: auto; }
 .sl-number { text-align: right !important; font-variant-numeric: tabular-nums; }
 [class*="st-key-gallery"] { display: grid !important; gap: 16px; align-items: start;
   grid-template-columns: repeat(auto-fill, minmax(min(184px, 100%), 1fr)); }

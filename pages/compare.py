@@ -1,0 +1,398 @@
+"""Compare: what differs between runs, how sure that is, and on which questions."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+
+import pandas as pd
+import pyarrow as pa
+import streamlit as st
+
+from backend.errors import SynthLoopError
+from backend.evaluation.comparison import Metric, contract_differences, sentence
+from backend.evaluation.evidence import Evaluated, parameter_differences
+from backend.messages import catalogue
+from backend.runs import Run
+from backend.workspace import Workspace
+from pages.widgets.colors import run_color
+from pages.widgets.comparisons import comparison, known_metrics, metric_entry, metrics_table
+from pages.widgets.gallery import pager, plain, style
+from pages.widgets.question_card import gold_text, pair_card
+from pages.widgets.score_charts import (
+    CONFIG,
+    CategoryRow,
+    Cost,
+    cost_scatter,
+    dumbbell,
+    loss_curves,
+)
+from pages.widgets.states import empty, failed, switch_link
+from pages.widgets.text import language, t, workspace
+from pages.widgets.url import keep, restore
+from store.answers import paired_answers, paired_page
+from store.compared import Compared, comparable, compared, distinct
+from store.datasets import dataset_row
+from store.metrics import smoothed
+from store.runs import RunRow, run_rows
+from store.thumbnails import question_thumbnails
+
+PAGE = "page"
+_SIZE = 8
+_GIB = 1 << 30
+
+
+def show() -> None:
+    """The page."""
+    style()
+    st.title(t("compare.title"))
+    space = workspace()
+    rows = comparable(run_rows(space))
+    if len(rows) < 2:
+        empty(
+            t("compare.empty"),
+            t("compare.empty.step"),
+            t("compare.empty.button"),
+            "pages/evaluation.py",
+        )
+        return
+    try:
+        compare(space, rows)
+    except SynthLoopError as error:
+        failed(error)
+
+
+def compare(space: Workspace, rows: list[RunRow]) -> None:
+    """The chosen runs beside each other."""
+    chosen, first = choose(rows)
+    if len(chosen) < 2:
+        st.info(t("compare.choose_two"), icon=":material/info:")
+        return
+    found = [compared(space, run_id) for run_id in chosen]
+    labels = distinct(found)
+    baseline = next(one for one in found if one.row.id == first)
+    others = [one for one in found if one is not baseline]
+    sentences(space, others, baseline, labels)
+    colors = {one.row.id: run_color(one.row.id) for one in found}
+    st.html(metrics_table(space, [baseline, *others], labels, colors, baseline))
+    scored = [one for one in others if one.evaluation and baseline.evaluation]
+    if scored:
+        st.subheader(t("compare.by_category"))
+        one, metric = choose_pair(scored, baseline, labels)
+        by_category(space, one, baseline, metric, labels)
+    left, right = st.container(key="sides").columns(2, gap="medium")
+    with left:
+        losses(space, found, labels)
+    with right:
+        costs(found, labels)
+    differences(space, [baseline, *others], labels)
+    if scored:
+        won_and_lost(space, one, baseline, metric, labels)
+
+
+def choose(rows: list[RunRow]) -> tuple[list[str], str]:
+    """Runs and baseline; both in the URL."""
+    known = {row.id: row for row in rows}
+    evaluated = [row.id for row in rows if row.stage == "evaluate"]
+    usual = (evaluated if len(evaluated) > 1 else list(known))[:2]
+    asked = [run_id for run_id in st.query_params.get_all("runs") if run_id in known]
+    if len(asked) == 1 and "runs" not in st.session_state:
+        st.session_state["runs"] = [asked[0], *[name for name in usual if name != asked[0]][:1]]
+    elif not asked and "runs" not in st.session_state:
+        st.session_state["runs"] = usual
+    restore("runs", list(known), [])
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        chosen = st.multiselect(
+            t("compare.runs"),
+            list(known),
+            format_func=lambda name: _option(known[name]),
+            key="runs",
+            on_change=keep("runs", usual, _first_page),
+            width=640,
+        )
+        # The oldest is what the others were made to beat.
+        oldest = min(chosen, default="", key=lambda name: (known[name].created_at or 0, name))
+        restore("baseline", chosen, oldest)
+        first = st.selectbox(
+            t("compare.baseline"),
+            chosen,
+            format_func=lambda name: _option(known[name]),
+            key="baseline",
+            on_change=keep("baseline", oldest, _first_page),
+            width=320,
+        )
+    return chosen, first or ""
+
+
+def sentences(
+    space: Workspace, others: list[Compared], baseline: Compared, labels: dict[str, str]
+) -> None:
+    """In words, what is significant; where contracts differ, that first."""
+    for one in others:
+        if one.evaluation is None or baseline.evaluation is None:
+            continue
+        for metric in known_metrics([one, baseline]):
+            ours = metric_entry(one.evaluation.scores, metric)
+            theirs = metric_entry(baseline.evaluation.scores, metric)
+            if ours is None or theirs is None:
+                continue
+            fields = contract_differences(ours.get("contract") or {}, theirs.get("contract") or {})
+            if fields:
+                st.warning(
+                    plain(
+                        t(
+                            "document.contracts_differ",
+                            run=labels[one.row.id],
+                            benchmark=t(f"evaluation.metric.{metric}"),
+                            fields=", ".join(fields),
+                        )
+                    ),
+                    icon=":material/warning:",
+                )
+            result = comparison(_run(space, one), _run(space, baseline), metric)
+            if result is not None:
+                names = labels[one.row.id], labels[baseline.row.id]
+                icon = {"better": "trending_up", "worse": "trending_down"}.get(result.verdict)
+                st.markdown(
+                    f":material/{icon or 'trending_flat'}: "
+                    + plain(sentence(result, metric, *names, language=language()))
+                )
+
+
+def choose_pair(
+    scored: list[Compared], baseline: Compared, labels: dict[str, str]
+) -> tuple[Compared, Metric]:
+    """Which run against the baseline, and by which metric."""
+    by_id = {one.row.id: one for one in scored}
+    metrics = known_metrics([*scored, baseline])
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        restore("against", list(by_id), scored[0].row.id)
+        run_id = scored[0].row.id
+        if len(by_id) > 1:
+            run_id = st.selectbox(
+                t("compare.candidate"),
+                list(by_id),
+                format_func=labels.__getitem__,
+                key="against",
+                on_change=keep("against", run_id, _first_page),
+                width=320,
+            )
+        restore("metric", metrics, metrics[0])
+        metric = st.segmented_control(
+            t("compare.metric"),
+            metrics,
+            required=True,
+            format_func=lambda name: t(f"evaluation.metric.{name}"),
+            key="metric",
+            on_change=keep("metric", metrics[0], _first_page),
+        )
+    return by_id[run_id], metric
+
+
+def by_category(
+    space: Workspace, one: Compared, baseline: Compared, metric: Metric, labels: dict[str, str]
+) -> None:
+    """A dumbbell plot over the questions that both answered."""
+    pairs = paired_answers(_run(space, one), _run(space, baseline), metric)
+    rows = category_rows(pairs)
+    if not rows:
+        st.info(t("compare.nothing_in_common"), icon=":material/info:")
+        return
+    figure = dumbbell(
+        rows,
+        (labels[baseline.row.id], labels[one.row.id]),
+        (run_color(baseline.row.id), run_color(one.row.id)),
+        t("evaluation.score_axis"),
+    )
+    st.plotly_chart(figure, config=CONFIG, key=f"dumbbell-{metric}")
+
+
+def category_rows(pairs: pa.Table) -> list[CategoryRow]:
+    """Mean scores (0 to 100) of both runs by category."""
+    groups: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for row in pairs.select(["category", "candidate", "baseline"]).to_pylist():
+        groups[row["category"]].append((row["candidate"], row["baseline"]))
+    return [
+        CategoryRow(
+            name,
+            100 * sum(ours for ours, _ in scores) / len(scores),
+            100 * sum(theirs for _, theirs in scores) / len(scores),
+            len(scores),
+        )
+        for name, scores in groups.items()
+    ]
+
+
+def losses(space: Workspace, found: list[Compared], labels: dict[str, str]) -> None:
+    """Loss curves over each other, of one training stage."""
+    st.subheader(t("compare.losses"))
+    stages = [s for s in ("pretrain", "finetune") if any(_curves(space, found, labels, s))]
+    if not stages:
+        st.caption(t("compare.losses.none"))
+        return
+    restore("curve", stages, stages[0])
+    stage = st.segmented_control(
+        t("compare.stage"),
+        stages,
+        required=True,
+        format_func=lambda name: t(f"stage.{name}"),
+        key="curve",
+        on_change=keep("curve", stages[0]),
+        label_visibility="collapsed",
+    )
+    figure = loss_curves(
+        _curves(space, found, labels, stage), t("document.step"), t("document.loss")
+    )
+    st.plotly_chart(figure, config=CONFIG, key=f"losses-{stage}")
+
+
+def costs(found: list[Compared], labels: dict[str, str]) -> None:
+    """Score against duration or memory."""
+    st.subheader(t("compare.cost"))
+    metrics = known_metrics(found)
+    kinds = {
+        kind: points
+        for kind in ("duration", "peak_memory", "peak_host_memory")
+        if metrics and (points := _points(found, labels, metrics[0], kind))
+    }
+    if not kinds:
+        st.caption(t("compare.cost.none"))
+        return
+    first = next(iter(kinds))
+    restore("cost", list(kinds), first)
+    kind = st.segmented_control(
+        t("compare.cost"),
+        list(kinds),
+        required=True,
+        format_func=lambda name: t(f"document.{name}"),
+        key="cost",
+        on_change=keep("cost", first),
+        label_visibility="collapsed",
+    )
+    axis = t("compare.cost.minutes") if kind == "duration" else f"{t(f'document.{kind}')} (GiB)"
+    figure = cost_scatter(kinds[kind], axis, t(f"evaluation.metric.{metrics[0]}"))
+    st.plotly_chart(figure, config=CONFIG, key=f"cost-{kind}")
+
+
+def differences(space: Workspace, found: list[Compared], labels: dict[str, str]) -> None:
+    """What differs in configuration and in data."""
+    st.subheader(t("document.configuration"))
+    names = [labels[one.row.id] for one in found]
+    evaluated = [Evaluated(one.row.id, one.label, {}, [], one.trail) for one in found]
+    differing = parameter_differences(evaluated)
+    lines = [
+        [_known(f"stage.{stage}", stage), _known(f"parameter.{name}.label", name),
+         *map(_value, values)]
+        for stage, name, values in differing
+    ]
+    for reference_count in ("samples", "kept", "synthesized"):
+        counts = [_count(space, one, reference_count) for one in found]
+        if len(set(counts)) > 1:
+            lines.append([t("document.data"), t(f"document.count.{reference_count}"), *counts])
+    if not lines:
+        st.caption(t("compare.same_configuration"))
+        return
+    heads = [t("document.stage"), t("document.parameter"), *names]
+    st.dataframe(pd.DataFrame(lines, columns=heads), hide_index=True, key="differences")
+
+
+def won_and_lost(
+    space: Workspace, one: Compared, baseline: Compared, metric: Metric, labels: dict[str, str]
+) -> None:
+    """Questions on which the runs differ, with both answers."""
+    st.subheader(t("document.examples"))
+    pairs = paired_answers(_run(space, one), _run(space, baseline), metric)
+    counts = {name: paired_page(pairs, name, size=1).total for name in ("won", "lost")}
+    restore("which", list(counts), "won")
+    which = st.segmented_control(
+        t("compare.which"),
+        list(counts),
+        required=True,
+        format_func=lambda name: f"{t(f'compare.{name}')} {counts[name]:,}",
+        key="which",
+        on_change=keep("which", "won", _first_page),
+        label_visibility="collapsed",
+    )
+    if not counts[which]:
+        st.caption(t(f"compare.{which}.none"))
+        return
+    page = pager(counts[which], _SIZE, PAGE)
+    rows = paired_page(pairs, which, page=page, size=_SIZE).rows
+    shown = question_thumbnails(space, [row["image"] for row in rows])
+    names = (labels[one.row.id], labels[baseline.row.id])
+    dataset = one.row.dataset if one.row.dataset in space.dataset_references() else None
+    with st.container(key="gallery-pairs"):
+        for number, row in enumerate(rows):
+            with st.container(border=True, key=f"pair-{number}"):
+                st.html(pair_card(row, shown[row["image"]], names))
+                if dataset:
+                    words = f"{row['question']} {gold_text(row['gold'])}"[:300]
+                    switch_link(
+                        "pages/samples.py",
+                        t("compare.samples_like_it"),
+                        ":material/image_search:",
+                        {"dataset": dataset, "like": words},
+                    )
+
+
+def _points(
+    found: list[Compared], labels: dict[str, str], metric: Metric, kind: str
+) -> list[Cost]:
+    points = []
+    for one in found:
+        entry = metric_entry(one.evaluation.scores, metric) if one.evaluation else None
+        cost = one.seconds if kind == "duration" else getattr(one, kind)
+        if entry is not None and cost is not None:
+            amount = cost / 60 if kind == "duration" else cost / _GIB
+            interval = entry.get("interval")
+            points.append(
+                Cost(
+                    labels[one.row.id],
+                    amount,
+                    entry["score"],
+                    run_color(one.row.id),
+                    tuple(interval) if interval else None,
+                )
+            )
+    return points
+
+
+def _curves(space: Workspace, found: list[Compared], labels: dict[str, str], stage: str) -> list:
+    """Label, color and smoothed loss of each run that has one."""
+    known = []
+    for one in found:
+        run = one.training(space, stage)
+        if run is not None and len(curve := smoothed(run, "loss")):
+            known.append((labels[one.row.id], run_color(one.row.id), curve))
+    return known
+
+
+def _run(space: Workspace, one: Compared) -> Run:
+    return Run(space.runs / (one.evaluation or one.row).id)
+
+
+def _count(space: Workspace, one: Compared, name: str) -> str:
+    if one.row.dataset not in space.dataset_references():
+        return "–"
+    value = getattr(dataset_row(space, one.row.dataset), name)
+    return "–" if value is None else f"{value:,}"
+
+
+def _known(key: str, name: str) -> str:
+    """The sentence, or the bare name of what an older or newer version wrote."""
+    return t(key) if key in catalogue(language()) else name
+
+
+def _value(value: object) -> str:
+    return "–" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _option(row: RunRow) -> str:
+    return f"{t(f'stage.{row.stage}')} · {row.label} · {row.id[:15]}"
+
+
+def _first_page() -> None:
+    st.query_params.pop(PAGE, None)
+
+
+show()

@@ -120,7 +120,6 @@ class Answerer:
         per_second = len(texts) / seconds if texts else None
         return Batch(list(zip(readable, texts, strict=True)), unreadable, per_second)
 
-    @torch.no_grad()
     def _encode(
         self, batch: list[Task], pixels: dict[str, Future[tuple[Tensor, Tensor]]]
     ) -> list[tuple[Task, str]]:
@@ -142,7 +141,8 @@ class Answerer:
         if new:
             low, high = (torch.cat(part) for part in zip(*new.values(), strict=True))
             place = {"device": self.device, "dtype": self.dtype}
-            tokens = self.model.model.encode_images(low.to(**place), high.to(**place))
+            with torch.no_grad():
+                tokens = self.model.model.encode_images(low.to(**place), high.to(**place))
             self._tokens.update(zip(new, tokens, strict=True))
         return unreadable
 

@@ -80,6 +80,7 @@ def inject(model: MGMGemmaForCausalLM, lora: Lora) -> None:
         layer.lora_A.to(dtype)
         layer.lora_B.to(dtype)
     model.lora = lora
+    model.train(model.training)  # the new layers' dropout follows the model's mode
 
 
 def adapted_layers(model: MGMGemmaForCausalLM) -> dict[str, Any]:

@@ -145,7 +145,8 @@ class Filler:
             )
         self.model.tie_weights()
         self.model.config.dtype = self.dtype
-        return self.model.to(self.device)
+        self.model.to(self.device)
+        return self.model
 
 
 def _prefixed(weights: Mapping[str, Tensor], prefix: str) -> Iterator[tuple[str, Tensor]]:

@@ -234,7 +234,10 @@ def read_config(path: Path) -> MGMConfig:
             place=str(path / "config.json"),
             remedy="Name a directory that finetuning wrote.",
         )
-    return MGMConfig.from_dict(values)
+    # transformers 5 warns about the name that 4.38 reads; `save_config` writes both.
+    values.setdefault("dtype", values.pop("torch_dtype", None))
+    config: MGMConfig = MGMConfig.from_dict(values)
+    return config
 
 
 def save(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
@@ -52,8 +53,9 @@ def pixels(image: Image.Image, size: int, mode: str) -> Tensor:
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     left, top = (width - size) // 2, (height - size) // 2
     image = image.crop((left, top, left + size, top + size))
-    values = (np.asarray(image, dtype=np.float64) * (1 / 255)).astype(np.float32)
-    values = (values - np.array(IMAGE_MEAN, np.float32)) / np.array(IMAGE_STD, np.float32)
+    scaled = (np.asarray(image, dtype=np.float64) * (1 / 255)).astype(np.float32)
+    mean, deviation = np.array(IMAGE_MEAN, np.float32), np.array(IMAGE_STD, np.float32)
+    values: NDArray[np.float32] = (scaled - mean) / deviation
     return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))
 
 

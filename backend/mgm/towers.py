@@ -89,20 +89,35 @@ def read_clip(directory: Path) -> tuple[CLIPVisionConfig, dict[str, Tensor]]:
     return config, weights
 
 
-def clip_config_from_weights(weights: Mapping[str, Tensor]) -> CLIPVisionConfig:
+def clip_config_from_weights(
+    weights: Mapping[str, Tensor], heads: int | None = None
+) -> CLIPVisionConfig:
     """Sizes from weights alone, for checkpoints whose tower directory is gone.
 
-    The number of heads is not in the weights: it is hidden / 64, as in every CLIP that OpenAI
-    released, and so is the activation (quick_gelu).
+    Neither the number of heads nor the activation is in the weights: they are hidden / 64 and
+    quick_gelu, as in every CLIP that OpenAI released.
+
+    Args:
+        weights: Named as below `vision_model.`.
+        heads: Where it is known.
+
+    Raises:
+        InputError: The hidden size is no multiple of 64, so this is none of OpenAI's.
     """
     patch = weights["embeddings.patch_embedding.weight"]
     positions = len(weights["embeddings.position_embedding.weight"])
     hidden = patch.shape[0]
+    if heads is None and hidden % CLIP_HEAD_DIM:
+        raise InputError(
+            f"the number of attention heads of this CLIP tower (hidden size {hidden}) is unknown.",
+            place="mm_vision_tower",
+            remedy="Name the CLIP directory: its config.json has it.",
+        )
     return CLIPVisionConfig(
         hidden_size=hidden,
         intermediate_size=len(weights["encoder.layers.0.mlp.fc1.bias"]),
         num_hidden_layers=_count_layers(weights),
-        num_attention_heads=max(1, hidden // CLIP_HEAD_DIM),
+        num_attention_heads=heads or hidden // CLIP_HEAD_DIM,
         patch_size=patch.shape[-1],
         image_size=patch.shape[-1] * round((positions - 1) ** 0.5),
         hidden_act="quick_gelu",

@@ -289,7 +289,8 @@ def save_config(path: Path, config: MGMConfig, dtype: torch.dtype | None = None)
     values["_name_or_path"] = config.name_or_path
     values["model_type"] = MODEL_TYPE
     if dtype is not None:
-        values["dtype"] = values["torch_dtype"] = str(dtype).removeprefix("torch.")
+        values["dtype"] = str(dtype).removeprefix("torch.")
+    values["torch_dtype"] = values.get("dtype")
     write_json(path / "config.json", values)
 
 

@@ -65,13 +65,11 @@ class MGMConfig(GemmaConfig):
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, with `rope_theta` and `torch_dtype` as transformers 4.38 reads them."""
+        """Plain values, with `rope_theta` where transformers 4.38 reads it."""
         values: dict[str, Any] = super().to_dict()
         rope = values.get("rope_parameters") or {}
         if "rope_theta" in rope:
             values["rope_theta"] = rope["rope_theta"]
-        if "dtype" in values:
-            values["torch_dtype"] = values["dtype"]
         return values
 
     def set_towers(self, clip: CLIPVisionConfig, convnext: ConvNextConfig) -> None:

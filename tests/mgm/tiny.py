@@ -94,10 +94,10 @@ def write_zoo(root: Path) -> tuple[Path, Path, Path]:
     return llm, clip, convnext
 
 
-def assemble(root: Path, **options: Any) -> MGM:
-    """The model from its zoo below `root`, with the kit's stage-1 projector."""
+def assemble(zoo: tuple[Path, Path, Path], **options: Any) -> MGM:
+    """The model from its zoo, with the kit's stage-1 projector."""
     mgm = checkpoints.assemble(
-        *write_zoo(root),
+        *zoo,
         **{
             "image_size_aux": CONFIG["image_size_aux"],
             "image_aspect_ratio": CONFIG["image_aspect_ratio"],
@@ -107,6 +107,14 @@ def assemble(root: Path, **options: Any) -> MGM:
     )
     checkpoints.load_projector(TINY / "mm_projector.bin", mgm.model)
     return mgm
+
+
+def load_lora(zoo: tuple[Path, Path, Path], **options: Any) -> MGM:
+    """The kit's LoRA run on the models of the zoo."""
+    llm, clip, convnext = zoo
+    return checkpoints.load(
+        TINY / "lora_run", llm_dir=llm, vision_dir=clip, vision_aux_dir=convnext, **options
+    )
 
 
 def write_checkpoint(path: Path) -> Path:

@@ -1,0 +1,42 @@
+"""The studio's router: which page is shown, and what surrounds it."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from backend.errors import SynthLoopError
+from pages.widgets.shell import (
+    STYLE,
+    look_after_orphans,
+    no_workspace,
+    pages,
+    settle_language,
+    sidebar,
+)
+from pages.widgets.states import failed
+from pages.widgets.text import workspace
+
+
+def main() -> None:
+    """Show the page that the URL names."""
+    st.set_page_config(page_title="SynthLoop", page_icon=":material/all_inclusive:", layout="wide")
+    st.html(STYLE)
+    try:
+        space = workspace()
+    except SynthLoopError as error:
+        settle_language("en")
+        st.navigation([lambda: no_workspace(error)], position="hidden").run()
+        sidebar(None, {})
+        return
+    settle_language(space.settings.language)
+    look_after_orphans(space.root)
+    known = pages()
+    page = st.navigation(known, position="hidden")
+    sidebar(space, known)
+    try:
+        page.run()
+    except SynthLoopError as error:
+        failed(error)
+
+
+main()

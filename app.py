@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import streamlit as st
 
 from backend.errors import SynthLoopError
@@ -25,7 +27,10 @@ def main() -> None:
         space = workspace()
     except SynthLoopError as error:
         settle_language("en")
-        st.navigation([lambda: no_workspace(error)], position="hidden").run()
+        st.navigation(
+            [st.Page(partial(no_workspace, error), title="SynthLoop", url_path="start")],
+            position="hidden",
+        ).run()
         sidebar(None, {})
         return
     settle_language(space.settings.language)

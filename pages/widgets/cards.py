@@ -10,7 +10,7 @@ import streamlit as st
 from backend.runs import Reason, State
 from pages.widgets.colors import STATE_COLORS, STATE_ICONS, icon
 from pages.widgets.gallery import plain
-from pages.widgets.text import html, language, t
+from pages.widgets.text import html, t
 from pages.widgets.words import known_text
 
 _HTML_COLORS = {
@@ -108,8 +108,4 @@ def reason_box(state: State, reason: Reason) -> None:
 
 def event_sentence(code: str, values: dict[str, object]) -> str:
     """A run's event in the language of this session."""
-    if code == "finding" and isinstance(values.get("finding"), str):
-        translated = known_text(f"finding.{values['finding']}", "")
-        if language() != "en" and translated and "{" not in translated:
-            return translated
     return _filled(f"event.{code}", {name: str(value) for name, value in values.items()}, code)

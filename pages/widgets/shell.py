@@ -1,4 +1,4 @@
-"""What surrounds every page: wordmark, workspace, pages, device meter, what is running, language."""
+"""What surrounds every page: workspace, pages, the device, what is running, the language."""
 
 from __future__ import annotations
 

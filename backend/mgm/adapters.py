@@ -17,14 +17,14 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
 from backend.errors import InputError, UsageError
-from backend.files import read_json, write_json
+from backend.files import write_json
 from backend.mgm import checkpoints
 from backend.mgm.modeling import MGMGemmaForCausalLM
 from backend.mgm.processing import MGMProcessor
 from backend.mgm.projector import is_projector, is_tower
 from backend.mgm.quantization import is_quantized
 from backend.mgm.towers import find_directory
-from backend.mgm.weights import read_weights, save_pickle
+from backend.mgm.weights import read_settings, read_weights, save_pickle
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
@@ -192,7 +192,7 @@ def read_adapter_config(path: Path) -> Lora:
         InputError: It is missing, or asks for something other than plain LoRA.
     """
     file = path / CONFIG_FILE
-    values: dict[str, Any] = read_json(file)
+    values: dict[str, Any] = read_settings(file)
     plain = {
         "peft_type": "LORA",
         "bias": "none",
@@ -298,7 +298,7 @@ def load_directory(
     """A LoRA directory with the base it stands on: Gemma and towers, or a full MGM checkpoint."""
     if merge and quantize is not None:
         raise UsageError("an adapter cannot be merged into four-bit weights.")
-    settings = read_json(path / CONFIG_FILE)
+    settings = read_settings(path / CONFIG_FILE)
     config = checkpoints.read_config(path)
     base = find_directory(
         llm_dir or settings.get("base_model_name_or_path") or config.name_or_path,
@@ -306,7 +306,7 @@ def load_directory(
         what="base model of this adapter",
     )
     options: dict[str, Any] = {"dtype": dtype, "device": device, "attention": attention}
-    if read_json(base / "config.json").get("model_type") == checkpoints.MODEL_TYPE:
+    if read_settings(base / "config.json").get("model_type") == checkpoints.MODEL_TYPE:
         model, processor = checkpoints.load_full(
             base,
             vision_dir=vision_dir,

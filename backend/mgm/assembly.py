@@ -38,6 +38,12 @@ def empty_model(config: MGMConfig, *, attention: str | None = None) -> MGMGemmaF
                 place="attention",
                 remedy="Choose sdpa, which needs no extra package.",
             ) from error
+        except (ZeroDivisionError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"no model can be built from these sizes: {error}.",
+                place="config.json",
+                remedy="Copy config.json again from where it was made.",
+            ) from error
     model.eval()
     return model
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 
 from backend.errors import InputError, UsageError
-from backend.files import read_json, write_json
+from backend.files import write_json
 from backend.mgm.assembly import Filler, empty_model
 from backend.mgm.configuration import MGMConfig
 from backend.mgm.convnext import read_trunk
@@ -22,6 +23,7 @@ from backend.mgm.towers import complete_config, find_directory, read_clip_config
 from backend.mgm.weights import (
     SHARD_BYTES,
     iterate_weights,
+    read_settings,
     read_weights,
     save_pickle,
     save_sharded,
@@ -74,18 +76,18 @@ def assemble(
         InputError: A directory or a file is missing, or its contents do not fit.
     """
     llm_dir, vision_dir, vision_aux_dir = Path(llm_dir), Path(vision_dir), Path(vision_aux_dir)
-    values = _language_values(llm_dir)
-    config = MGMConfig(
-        **values,
-        mm_vision_tower=str(vision_dir),
-        mm_vision_tower_aux=str(vision_aux_dir),
-        mm_projector_type=projector_type,
-        image_size_aux=image_size_aux,
-        image_grid=image_grid,
-        image_global=image_global,
-        image_aspect_ratio=image_aspect_ratio,
-        tokenizer_model_max_length=model_max_length,
-    )
+    values = {
+        **_language_values(llm_dir),
+        "mm_vision_tower": str(vision_dir),
+        "mm_vision_tower_aux": str(vision_aux_dir),
+        "mm_projector_type": projector_type,
+        "image_size_aux": image_size_aux,
+        "image_grid": image_grid,
+        "image_global": image_global,
+        "image_aspect_ratio": image_aspect_ratio,
+        "tokenizer_model_max_length": model_max_length,
+    }
+    config = make_config(values, place=llm_dir / "config.json")
     config.name_or_path = str(llm_dir)
     config.set_towers(read_clip_config(vision_dir), read_trunk(vision_aux_dir)[0])
     check_sizes(config)
@@ -105,7 +107,7 @@ def _language_values(llm_dir: Path) -> dict[str, Any]:
     Raises:
         InputError: The directory holds no Gemma.
     """
-    values: dict[str, Any] = read_json(llm_dir / "config.json")
+    values = read_settings(llm_dir / "config.json")
     kind = values.pop("model_type", None)
     if kind != "gemma":
         raise InputError(
@@ -119,11 +121,19 @@ def _language_values(llm_dir: Path) -> dict[str, Any]:
 
 
 def check_sizes(config: MGMConfig) -> None:
-    """Refuse picture sizes whose maps cannot be cut into cells.
+    """Refuse picture sizes whose maps cannot be cut into cells, and a CLIP layer that is not.
 
     Raises:
-        InputError: The high-resolution map is no multiple of the low-resolution grid.
+        InputError: The high-resolution map is no multiple of the low-resolution grid, or CLIP
+            has no hidden state of this number.
     """
+    layers = config.clip.num_hidden_layers
+    if not -layers - 1 <= config.mm_vision_select_layer <= layers:
+        raise InputError(
+            f"CLIP has {layers} layers and no hidden state {config.mm_vision_select_layer}.",
+            place="config.json, field mm_vision_select_layer",
+            remedy="The kit uses -2.",
+        )
     side = config.image_size // config.clip.patch_size * config.image_grid
     stride = 4 * 2 ** (len(config.convnext.depths) - 1)
     if config.image_size_aux % stride or (config.image_size_aux // 4) % side:
@@ -220,24 +230,40 @@ def load_full(
     return MGM(model, MGMProcessor(load_tokenizer(path), config, path))
 
 
+def make_config(values: dict[str, Any], *, place: Path) -> MGMConfig:
+    """The configuration of these values.
+
+    Raises:
+        InputError: A value is of the wrong kind, or asks for what this model does not have.
+    """
+    try:
+        return MGMConfig(**values)
+    except (TypeError, ValueError, StrictDataclassError) as error:
+        raise InputError(
+            f"a value does not fit: {' '.join(str(error).split())}.",
+            place=str(place),
+            remedy="Copy the file again from where it was made.",
+        ) from error
+
+
 def read_config(path: Path) -> MGMConfig:
     """The `config.json` of an MGM checkpoint.
 
     Raises:
         InputError: It is missing or describes another model.
     """
-    values: dict[str, Any] = read_json(path / "config.json")
+    file = path / "config.json"
+    values = read_settings(file)
     kind = values.get("model_type", MODEL_TYPE)
     if kind != MODEL_TYPE or "mm_vision_tower" not in values:
         raise InputError(
             f"this is no MGM checkpoint (model type {kind!r}).",
-            place=str(path / "config.json"),
+            place=str(file),
             remedy="Name a directory that finetuning wrote.",
         )
     # transformers 5 warns about the name that 4.38 reads; `save_config` writes both.
     values.setdefault("dtype", values.pop("torch_dtype", None))
-    config: MGMConfig = MGMConfig.from_dict(values)
-    return config
+    return make_config(values, place=file)
 
 
 def save(
@@ -361,21 +387,21 @@ def copy_parameters(
         InputError: A name or shape does not fit, or a projector tensor is missing.
     """
     parameters = dict(model.named_parameters())
-    missing = {name for name in parameters if is_projector(name)}
-    with torch.no_grad():
-        for name, tensor in weights:
-            target = parameters.get(name)
-            if target is None or target.shape != tensor.shape:
-                raise InputError(
-                    f"{name} {tuple(tensor.shape)} does not fit this model.",
-                    place=str(place),
-                    remedy="The file was made for other towers or another language model.",
-                )
-            target.copy_(tensor)
-            missing.discard(name)
+    given = dict(weights)
+    for name, tensor in given.items():
+        if name not in parameters or parameters[name].shape != tensor.shape:
+            raise InputError(
+                f"{name} {tuple(tensor.shape)} does not fit this model.",
+                place=str(place),
+                remedy="The file was made for other towers or another language model.",
+            )
+    missing = {name for name in parameters if is_projector(name)} - given.keys()
     if missing:
         raise InputError(
             f"the file lacks {', '.join(sorted(missing)[:3])}.",
             place=str(place),
             remedy="Pretrain again, or name a complete mm_projector.bin.",
         )
+    with torch.no_grad():
+        for name, tensor in given.items():
+            parameters[name].copy_(tensor)

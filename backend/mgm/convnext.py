@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from backend.errors import InputError
-from backend.files import read_json
-from backend.mgm.weights import read_weights
+from backend.mgm.weights import read_settings, read_weights
 
 NORM_EPSILON = 1e-6
 LAYER_SCALE = 1e-6
@@ -273,7 +272,7 @@ def read_vision_settings(directory: Path) -> dict[str, Any]:
     file = directory / "open_clip_config.json"
     if not file.is_file():
         return {}
-    settings: dict[str, Any] = read_json(file).get("model_cfg", {}).get("vision_cfg", {})
+    settings: dict[str, Any] = read_settings(file).get("model_cfg", {}).get("vision_cfg", {})
     return settings
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import GemmaModel
+from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
 
 from backend.errors import InputError
 from backend.mgm.configuration import MGMConfig
@@ -22,7 +23,7 @@ from backend.mgm.mining import (
     resize,
 )
 from backend.mgm.multimodal import Multimodal, insert_images, rows_with_images, used_pictures
-from backend.mgm.projector import mm_projector
+from backend.mgm.projector import NewLayerNorm, NewLinear, mm_projector
 from backend.mgm.vision import ClipTower
 
 
@@ -50,6 +51,15 @@ class MGMGemmaModel(GemmaModel):
         self.vlm_uni_val_projector = ValueProjection(channels, width)
         self.tower_chunk = 0
         self.mining_checkpointing = False
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """New layers start as PyTorch makes them (the kit's rule), all others as Gemma's."""
+        if isinstance(module, NewLinear | NewLayerNorm):
+            module.reset_parameters()
+        elif isinstance(module, CLIPVisionEmbeddings):
+            module.position_ids.copy_(torch.arange(module.num_positions))
+        else:
+            super()._init_weights(module)
 
     def encode_images(self, images: Tensor, images_aux: Tensor) -> Tensor:
         """Image tokens before Gemma's embedding scale.

@@ -15,7 +15,7 @@ from transformers.models.gemma.modeling_gemma import GemmaPreTrainedModel
 from backend.mgm.configuration import MGMConfig
 from backend.mgm.decoder import MGMGemmaModel
 from backend.mgm.multimodal import IGNORE
-from backend.mgm.projector import NewLayerNorm, NewLinear, is_projector, is_tower
+from backend.mgm.projector import is_projector, is_tower
 
 EOS = 1
 PAD = 0
@@ -48,13 +48,6 @@ class MGMGemmaForCausalLM(GemmaForCausalLM):
         kwargs["config"] = complete_config(config, directory)
         model: MGMGemmaForCausalLM = super().from_pretrained(directory, *args, **kwargs)
         return model
-
-    def _init_weights(self, module: nn.Module) -> None:
-        """New layers start as PyTorch makes them (the kit's rule), all others as Gemma's."""
-        if isinstance(module, NewLinear | NewLayerNorm):
-            module.reset_parameters()
-        else:
-            super()._init_weights(module)
 
     def select_trainable(self, stage: str) -> None:
         """Set `requires_grad` as the kit's stages do.

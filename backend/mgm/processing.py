@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -41,7 +42,7 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     file = directory / "tokenizer.json"
     if file.is_file():
         tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast(
-            tokenizer_file=str(file),
+            tokenizer_object=_read_tokenizer(file),
             **SPECIAL_TOKENS,
             clean_up_tokenization_spaces=False,
         )
@@ -55,6 +56,17 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
         )
     check_special_ids(tokenizer, place=str(directory))
     return tokenizer
+
+
+def _read_tokenizer(file: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises this very class
+        raise InputError(
+            f"the tokenizer cannot be read: {error}.",
+            place=str(file),
+            remedy="Copy the file again from the language model's directory.",
+        ) from error
 
 
 def check_special_ids(tokenizer: PreTrainedTokenizerBase, *, place: str) -> None:

@@ -11,11 +11,10 @@ from torch import Tensor
 from transformers import CLIPVisionConfig
 
 from backend.errors import InputError
-from backend.files import read_json
 from backend.mgm.configuration import MGMConfig
 from backend.mgm.convnext import ConvNextConfig, read_trunk
 from backend.mgm.projector import is_tower
-from backend.mgm.weights import iterate_weights
+from backend.mgm.weights import iterate_weights, read_settings
 
 CLIP_PREFIX = "model.vision_tower.vision_tower.vision_model."
 CONVNEXT_PREFIX = "model.vision_tower_aux."
@@ -62,7 +61,7 @@ def read_clip_config(directory: Path) -> CLIPVisionConfig:
     Raises:
         InputError: There is no such file.
     """
-    values: dict[str, Any] = read_json(directory / "config.json")
+    values: dict[str, Any] = read_settings(directory / "config.json")
     vision = values.get("vision_config") or values
     return CLIPVisionConfig(**{key: vision[key] for key in _VISION_KEYS if key in vision})
 

@@ -20,6 +20,24 @@ INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
+def read_settings(path: Path) -> dict[str, Any]:
+    """The JSON object in a file beside the weights.
+
+    Raises:
+        InputError: The file is missing or holds something else.
+    """
+    remedy = "Fetch or copy the whole directory again, or name another one."
+    try:
+        values = read_json(path)
+    except InputError as error:
+        raise InputError(error.problem, place=error.place, remedy=remedy) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"it cannot be read: {error}.", place=str(path), remedy=remedy) from error
+    if not isinstance(values, dict):
+        raise InputError("this is no JSON object.", place=str(path), remedy=remedy)
+    return values
+
+
 def read_pickle(path: Path) -> Any:
     """What `torch.save` wrote, if it holds nothing but tensors and plain values.
 
@@ -29,7 +47,7 @@ def read_pickle(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise InputError("the file does not exist.", place=str(path)) from error
+        raise _gone(path) from error
     except pickle.UnpicklingError as error:
         raise InputError(
             "this file is broken, or it holds more than tensors and was refused because "
@@ -37,12 +55,8 @@ def read_pickle(path: Path) -> Any:
             place=str(path),
             remedy="Use the original file, or one saved as safetensors.",
         ) from error
-    except (RuntimeError, EOFError, ValueError) as error:
-        raise InputError(
-            f"the weights cannot be read: {error}",
-            place=str(path),
-            remedy="Fetch or copy the file again.",
-        ) from error
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
+        raise _unreadable(path, error) from error
 
 
 def read_weights(path: Path, keep: Callable[[str], bool] = lambda _: True) -> dict[str, Tensor]:
@@ -56,21 +70,36 @@ def read_weights(path: Path, keep: Callable[[str], bool] = lambda _: True) -> di
             with safe_open(path, framework="pt", device="cpu") as file:
                 return {name: file.get_tensor(name) for name in file.keys() if keep(name)}  # noqa: SIM118
         except FileNotFoundError as error:
-            raise InputError("the file does not exist.", place=str(path)) from error
+            raise _gone(path) from error
         except (SafetensorError, OSError) as error:
-            raise InputError(
-                f"the weights cannot be read: {error}",
-                place=str(path),
-                remedy="Fetch or copy the file again.",
-            ) from error
+            raise _unreadable(path, error) from error
     content = read_pickle(path)
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict):
-        raise InputError("this file holds no table of tensors.", place=str(path))
+        raise InputError(
+            "this file holds no table of tensors.",
+            place=str(path),
+            remedy="Name a file of weights.",
+        )
     return {
         name: value for name, value in content.items() if isinstance(value, Tensor) and keep(name)
     }
+
+
+def _gone(path: Path) -> InputError:
+    return InputError(
+        "the file does not exist.", place=str(path), remedy="Fetch it, or name another file."
+    )
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return InputError(
+        f"the weights cannot be read: {reason}.",
+        place=str(path),
+        remedy="Fetch or copy the file again.",
+    )
 
 
 def weight_files(directory: Path) -> list[Path]:
@@ -82,8 +111,9 @@ def weight_files(directory: Path) -> list[Path]:
     for name in INDEX_FILES:
         index = directory / name
         if index.is_file():
-            shards = sorted(set(read_json(index).get("weight_map", {}).values()))
-            files = [confine(directory, shard) for shard in shards]
+            weight_map = read_settings(index).get("weight_map")
+            shards = list(weight_map.values()) if isinstance(weight_map, dict) else []
+            files = [confine(directory, shard) for shard in sorted(set(map(str, shards)))]
             missing = [file.name for file in files if not file.is_file()]
             if missing or not files:
                 raise InputError(
@@ -119,8 +149,8 @@ def save_sharded(
 ) -> None:
     """Write safetensors shards with an index, even for one shard: the kit reads the index.
 
-    Shards lie beside each other under scratch names until all are complete, so a reader sees
-    the old checkpoint or the new one.
+    Shards get their names only when all are complete, and the index comes last; shards of an
+    older save go.
     """
     shards: list[dict[str, Tensor]] = [{}]
     size = 0
@@ -133,10 +163,14 @@ def save_sharded(
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        scratch = directory / f".{file}"
-        save_file(shard, scratch, metadata={"format": "pt"})
-        scratch.replace(directory / file)
+        save_file(shard, directory / f".{file}", metadata={"format": "pt"})
         weight_map.update(dict.fromkeys(shard, file))
+    files = set(weight_map.values())
+    for old in directory.glob("model-*-of-*.safetensors"):
+        if old.name not in files:
+            old.unlink()
+    for file in files:
+        (directory / f".{file}").replace(directory / file)
     total = sum(tensor.nbytes for tensor in weights.values())
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     write_json(directory / "model.safetensors.index.json", index)

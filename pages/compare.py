@@ -12,12 +12,11 @@ import streamlit as st
 from backend.errors import SynthLoopError
 from backend.evaluation.comparison import Metric, contract_differences, sentence
 from backend.evaluation.evidence import Evaluated, parameter_differences
-from backend.messages import catalogue
 from backend.runs import Run
 from backend.workspace import Workspace
 from pages.widgets.colors import run_color
 from pages.widgets.comparisons import comparison, known_metrics, metric_entry, metrics_table
-from pages.widgets.gallery import pager, plain, style
+from pages.widgets.gallery import pager, style
 from pages.widgets.question_card import gold_text, pair_card
 from pages.widgets.score_charts import (
     CONFIG,
@@ -28,8 +27,9 @@ from pages.widgets.score_charts import (
     loss_curves,
 )
 from pages.widgets.states import empty, failed, switch_link
-from pages.widgets.text import language, t, workspace
+from pages.widgets.text import escape, language, t, workspace
 from pages.widgets.url import keep, restore
+from pages.widgets.words import known_text
 from store.answers import paired_answers, paired_page
 from store.compared import Compared, comparable, compared, distinct
 from store.datasets import dataset_row
@@ -139,7 +139,7 @@ def sentences(
             fields = contract_differences(ours.get("contract") or {}, theirs.get("contract") or {})
             if fields:
                 st.warning(
-                    plain(
+                    escape(
                         t(
                             "document.contracts_differ",
                             run=labels[one.row.id],
@@ -155,7 +155,7 @@ def sentences(
                 icon = {"better": "trending_up", "worse": "trending_down"}.get(result.verdict)
                 st.markdown(
                     f":material/{icon or 'trending_flat'}: "
-                    + plain(sentence(result, metric, *names, language=language()))
+                    + escape(sentence(result, metric, *names, language=language()))
                 )
 
 
@@ -281,8 +281,11 @@ def differences(space: Workspace, found: list[Compared], labels: dict[str, str])
     evaluated = [Evaluated(one.row.id, one.label, {}, [], one.trail) for one in found]
     differing = parameter_differences(evaluated)
     lines = [
-        [_known(f"stage.{stage}", stage), _known(f"parameter.{name}.label", name),
-         *map(_value, values)]
+        [
+            known_text(f"stage.{stage}", stage),
+            known_text(f"parameter.{name}.label", name),
+            *map(_value, values),
+        ]
         for stage, name, values in differing
     ]
     for reference_count in ("samples", "kept", "synthesized"):
@@ -335,9 +338,7 @@ def won_and_lost(
                     )
 
 
-def _points(
-    found: list[Compared], labels: dict[str, str], metric: Metric, kind: str
-) -> list[Cost]:
+def _points(found: list[Compared], labels: dict[str, str], metric: Metric, kind: str) -> list[Cost]:
     points = []
     for one in found:
         entry = metric_entry(one.evaluation.scores, metric) if one.evaluation else None
@@ -378,13 +379,10 @@ def _count(space: Workspace, one: Compared, name: str) -> str:
     return "–" if value is None else f"{value:,}"
 
 
-def _known(key: str, name: str) -> str:
-    """The sentence, or the bare name of what an older or newer version wrote."""
-    return t(key) if key in catalogue(language()) else name
-
-
 def _value(value: object) -> str:
-    return "–" if value is None else json.dumps(value, ensure_ascii=False)
+    if value is None or isinstance(value, str):
+        return value or "–"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _option(row: RunRow) -> str:

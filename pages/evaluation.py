@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import streamlit as st
+from pages.widgets.forms import stage_form
+from pages.widgets.run_view import run_view
 
 from backend.runs import Run, State
 from backend.workspace import Workspace
 from pages.widgets.colors import run_color
-from pages.widgets.forms import stage_form
-from pages.widgets.gallery import pager, plain, style
+from pages.widgets.gallery import pager, style
 from pages.widgets.question_card import live_card, question_card
-from pages.widgets.run_view import run_view
 from pages.widgets.score_charts import CONFIG, category_bars
 from pages.widgets.scores import contract_text, score_metric
 from pages.widgets.states import empty, switch_link
-from pages.widgets.text import t, workspace
+from pages.widgets.text import escape, t, workspace
 from pages.widgets.url import keep, restore
 from store.answers import Score, latest_answers, question_page, run_scores
 from store.runs import RunRow, run_row, run_rows
@@ -119,7 +119,7 @@ def results(space: Workspace, run: Run, scores: list[Score]) -> None:
         label_visibility="collapsed",
     )
     score = by_name[name]
-    st.caption(plain(contract_text(score.contract)))
+    st.caption(escape(contract_text(score.contract)))
     categories(run, score)
     questions(space, run, score)
 

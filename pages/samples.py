@@ -11,17 +11,16 @@ import streamlit as st
 from backend.errors import SynthLoopError
 from backend.runs import Run
 from backend.workspace import Workspace
-from pages.widgets.gallery import SIZES, pager, plain, style
+from pages.widgets.gallery import SIZES, pager, style
 from pages.widgets.sample_card import (
     card_html,
     detail,
-    number,
     pictures,
     similar,
     statistic_name,
 )
 from pages.widgets.states import empty, failed, switch_link
-from pages.widgets.text import t, workspace
+from pages.widgets.text import escape, number, t, workspace
 from pages.widgets.url import keep, restore
 from store.batches import step_samples, training_dataset
 from store.datasets import DatasetRow, dataset_row, dataset_rows
@@ -102,8 +101,12 @@ def explore(space: Workspace, versions: list[DatasetRow]) -> None:
 
 def facet_column(space: Workspace, reference: str, search: str) -> Filters:
     """The facets with their counts; what is chosen is in the URL."""
-    chosen = {name: tuple(_listed(name)) for name in FACETS}
-    known = facets(space, reference, Filters())
+    known = {
+        name: _options(name, values) for name, values in facets(space, reference, Filters()).items()
+    }
+    for name, options in known.items():
+        restore(f"f_{name}", options, [])
+    chosen = {name: tuple(st.session_state[f"f_{name}"]) for name in FACETS}
     ranges = _chosen_ranges(space, reference)
     filters = Filters(
         search=search,
@@ -115,13 +118,9 @@ def facet_column(space: Workspace, reference: str, search: str) -> Filters:
         ranges=ranges,
     )
     counted = {name: dict(values) for name, values in facets(space, reference, filters).items()}
-    for name in FACETS:
-        options = [value for value, _ in known[name]]
-        if name in ("operator", "dropped_by"):
-            options = [value for value in options if value != NONE]
+    for name, options in known.items():
         if not options:
             continue
-        restore(f"f_{name}", options, [])
         st.pills(
             t(f"samples.facet.{name}"),
             options,
@@ -145,7 +144,7 @@ def range_sliders(space: Workspace, reference: str) -> None:
     with st.expander(t("samples.ranges"), expanded=active):
         for name, (low, high) in limits.items():
             st.slider(
-                plain(statistic_name(name)),
+                escape(statistic_name(name)),
                 low,
                 high,
                 key=f"r_{name}",
@@ -319,7 +318,7 @@ def batch(space: Workspace, run_id: str, step: str) -> None:
         failed(error)
         return
     label = run.spec.name or run.id
-    st.subheader(t("samples.batch", step=step, run=plain(label)))
+    st.subheader(t("samples.batch", step=step, run=escape(label)))
     switch_link("pages/samples.py", t("samples.batch.leave"), ":material/arrow_back:")
     if not found:
         st.info(t("samples.batch.none"), icon=":material/search_off:")
@@ -395,12 +394,10 @@ def _sort(space: Workspace, reference: str) -> Sort:
     return Sort(column, descending)
 
 
-def _listed(facet: str) -> list[str]:
-    """What is chosen of a facet: from its widget, or at first from the URL."""
-    key = f"f_{facet}"
-    if key in st.session_state:
-        return list(st.session_state[key] or [])
-    return st.query_params.get_all(key)
+def _options(facet: str, values: list[tuple[str, int]]) -> list[str]:
+    """What may be chosen of a facet; that no operator touched a sample is no choice."""
+    nothing = NONE if facet in ("operator", "dropped_by") else None
+    return [value for value, _ in values if value != nothing]
 
 
 def _chosen_ranges(space: Workspace, reference: str) -> tuple[Range, ...]:
@@ -409,16 +406,24 @@ def _chosen_ranges(space: Workspace, reference: str) -> tuple[Range, ...]:
         chosen = st.session_state.get(f"r_{name}")
         if chosen is None:
             asked = st.query_params.get_all(f"r_{name}")
-            chosen = tuple(map(float, asked)) if len(asked) == 2 else limits
+            chosen = tuple(map(_number, asked)) if len(asked) == 2 else limits
+            chosen = limits if None in chosen else chosen
         if tuple(chosen) != limits:
             found.append(Range(name, *chosen))
     return tuple(found)
 
 
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
 def _facet_label(facet: str, value: str, counts: dict[str, int]) -> str:
     known = facet in ("fate", "origin", "verdict") and value != NONE
     names = {"fate": "lineage", "origin": "samples.origin", "verdict": "samples.verdict"}
-    label = t(f"{names[facet]}.{value}") if known else plain(value)
+    label = t(f"{names[facet]}.{value}") if known else escape(value)
     return f"{label} {counts.get(value, 0):,}"
 
 

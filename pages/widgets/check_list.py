@@ -8,9 +8,9 @@ from typing import Any
 
 import streamlit as st
 
-from backend.messages import catalogue
 from pages.widgets.gallery import icon
-from pages.widgets.text import language, t
+from pages.widgets.text import number, t
+from pages.widgets.words import known_text
 
 _ICONS = {"passed": "check_circle", "warning": "warning", "failed": "cancel", "unknown": "help"}
 _COLORS = {
@@ -30,7 +30,8 @@ def check_list(checks: Iterable[Mapping[str, Any]], prefix: str = "") -> None:
         prefix: Before the name in the message keys.
     """
     known = sorted(checks, key=lambda check: _WORST_FIRST.index(_state(check)))
-    st.html("".join(_check(check, prefix) for check in known))
+    if known:
+        st.html("".join(_check(check, prefix) for check in known))
 
 
 def _state(check: Mapping[str, Any]) -> str:
@@ -39,15 +40,19 @@ def _state(check: Mapping[str, Any]) -> str:
 
 def _check(check: Mapping[str, Any], prefix: str) -> str:
     state, key = _state(check), f"check.{prefix}{check['name']}"
-    if f"{key}.title" not in catalogue(language()):
-        key = ""
-    title = t(f"{key}.title") if key else str(check["name"])
+    title = known_text(f"{key}.title", str(check["name"]))
     total, count = check.get("total"), check.get("count")
     figures = t("checks.figures", count=f"{count:,}", total=f"{total:,}") if total else ""
-    values = ", ".join(f"{name} {value}" for name, value in (check.get("values") or {}).items())
+    values = ", ".join(
+        f"{known_text(f'checks.value.{name}', str(name))} {number(value)}"
+        for name, value in (check.get("values") or {}).items()
+        if isinstance(value, int | float)
+    )
     more = ""
-    if key and state != "passed":
-        more = f'<div>{escape(t(f"{key}.why"))} <strong>{escape(t(f"{key}.remedy"))}</strong></div>'
+    if state != "passed":
+        why, remedy = known_text(f"{key}.why", ""), known_text(f"{key}.remedy", "")
+        advice = "" if state == "unknown" else f" <strong>{escape(remedy)}</strong>"
+        more = f"<div>{escape(why)}{advice}</div>"
     return (
         f'<div class="sl-check"><span class="sl-mark {_COLORS[state]}">{icon(_ICONS[state])}</span>'
         f"<div><strong>{escape(title)}</strong> "

@@ -14,16 +14,19 @@ from backend.evaluation.statistics import Comparison
 from backend.runs import Run
 from backend.workspace import Workspace
 from pages.widgets.scores import contract_text
-from pages.widgets.text import t
+from pages.widgets.text import duration, gib, number, t
 from store.answers import paired_answers
 from store.compared import Compared
 from store.connection import fingerprint
 
-_GIB = 1 << 30
-
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def _compared(_candidate: Run, _baseline: Run, metric: Metric, key: str) -> Comparison | None:
+def _compared(
+    _candidate: Run,
+    _baseline: Run,
+    metric: Metric,
+    key: str,  # noqa: ARG001
+) -> Comparison | None:
     """`key` stands for both files' contents."""
     rows = paired_answers(_candidate, _baseline, metric).to_pylist()
     pairs = [
@@ -95,10 +98,10 @@ def metrics_table(
         for metric in known_metrics(found)
     ]
     lines += [
-        _line(t("document.final_loss"), [_figure(one.last_loss, ".3f") for one in found]),
-        _line(t("compare.training_time"), [_duration(one.seconds) for one in found]),
-        _line(t("document.peak_memory"), [_gib(one.peak_memory) for one in found]),
-        _line(t("document.peak_host_memory"), [_gib(one.peak_host_memory) for one in found]),
+        _line(t("document.final_loss"), [number(one.last_loss) for one in found]),
+        _line(t("compare.training_time"), [escape(duration(one.seconds)) for one in found]),
+        _line(t("document.peak_memory"), [gib(one.peak_memory) for one in found]),
+        _line(t("document.peak_host_memory"), [gib(one.peak_host_memory) for one in found]),
         _line(t("document.data"), [escape(one.row.dataset or "–") for one in found]),
         _line(t("compare.method"), [escape(one.row.method or "–") for one in found]),
     ]
@@ -122,7 +125,9 @@ def _score_cell(workspace: Workspace, one: Compared, baseline: Compared, metric:
     if one is baseline or baseline.evaluation is None:
         return cell
     result = comparison(
-        Run(workspace.runs / one.evaluation.id), Run(workspace.runs / baseline.evaluation.id), metric
+        Run(workspace.runs / one.evaluation.id),
+        Run(workspace.runs / baseline.evaluation.id),
+        metric,
     )
     return cell if result is None else cell + _difference(result)
 
@@ -148,21 +153,3 @@ def contract_of(entry: dict[str, Any]) -> str:
 def _line(name: str, cells: Sequence[str]) -> str:
     shown = "".join(f'<td class="sl-number">{cell}</td>' for cell in cells)
     return f"<tr><td>{escape(name)}</td>{shown}</tr>"
-
-
-def _figure(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)
-
-
-def _gib(value: float | None) -> str:
-    return "–" if value is None else f"{value / _GIB:.3g} GiB"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    key, values = ("compare.hours", {"hours": hours, "minutes": minutes}) if hours else (
-        "compare.minutes", {"minutes": minutes, "seconds": rest})  # fmt: skip
-    return escape(t(key, **values))

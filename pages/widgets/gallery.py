@@ -59,10 +59,16 @@ STYLE = """<style>
   border-bottom: 1px solid color-mix(in srgb, currentColor 10%, transparent); }
 .sl-check .sl-icon { font-size: 20px; }
 .sl-mark { color: var(--c, inherit); }
+.sl-preview { display: grid; grid-template-columns: 96px 1fr; gap: 12px; padding: 8px 0;
+  font-size: 0.875rem;
+  border-bottom: 1px solid color-mix(in srgb, currentColor 10%, transparent); }
 .sl-scroll { overflow-x: auto; }
 .sl-number { text-align: right !important; font-variant-numeric: tabular-nums; }
 [class*="st-key-gallery"] { display: grid !important; gap: 16px; align-items: start;
   grid-template-columns: repeat(auto-fill, minmax(min(184px, 100%), 1fr)); }
+.st-key-gallery-histograms {
+  grid-template-columns: repeat(auto-fill, minmax(min(280px, 100%), 1fr)); }
+[class*="st-key-step-"] button { justify-content: flex-start; text-align: left; }
 [class*="st-key-gallery"] > * { width: 100% !important; min-width: 0; }
 [class*="st-key-gallery"] > :has(> .st-key-open-card), .st-key-open-card { grid-column: 1 / -1; }
 @media (max-width: 1000px) {
@@ -97,11 +103,6 @@ def badge(label: str, symbol: str = "", css: str = "") -> str:
     state = f" sl-state {css}" if css else ""
     sign = icon(symbol) if symbol else ""
     return f'<span class="sl-badge{state}" title="{escape(label)}">{sign}{escape(label)}</span>'
-
-
-def plain(text: str) -> str:
-    """Text for a label, with every sign that Markdown knows made harmless."""
-    return "".join(f"\\{sign}" if sign in "\\`*_{}[]()#+-.!|~<>:$&" else sign for sign in text)
 
 
 def cards(items: Sequence[Item], show: Callable[[Item], None], key: str) -> None:

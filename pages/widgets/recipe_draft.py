@@ -100,9 +100,7 @@ def save(workspace: Workspace, draft: Draft, name: str, catalogue: Catalogue | N
     path = confine(workspace.recipes, f"{name}.yaml")
     shipped = (SHIPPED / f"{name}.yaml").exists()
     if shipped or (path.exists() and name not in (draft.origin, DRAFT)):
-        raise UsageError(
-            "another recipe has this name.", place=name, remedy="Choose another name."
-        )
+        raise UsageError("another recipe has this name.", place=name, remedy="Choose another name.")
     with TemporaryDirectory() as folder:
         scratch = Path(folder) / path.name
         scratch.write_text(draft.text(), encoding="utf-8")

@@ -14,7 +14,7 @@ from backend.workspace import Workspace
 from pages.widgets.diff import marked
 from pages.widgets.gallery import badge, picture
 from pages.widgets.lineage_view import lineage_html
-from pages.widgets.text import t
+from pages.widgets.text import number, t
 from store.datasets import STATISTIC_PREFIX, dataset_row
 from store.lineage import LineageStep, lineage
 from store.samples import similar_samples
@@ -41,7 +41,7 @@ def card_html(row: Row, shown: Thumbnail, figures: Iterable[tuple[str, float]] =
     """Picture, question, caption, badges, and the figures given."""
     question = escape(question_text(row))
     asked = f'<div class="sl-quiet sl-clip">{question}</div>' if question else ""
-    numbers = " · ".join(f"{escape(statistic_name(n))} {number(v)}" for n, v in figures)
+    numbers = " · ".join(f"{escape(statistic_name(n))} {figure(v)}" for n, v in figures)
     return (
         f'<div class="sl-card">{picture(shown, row["text"] or "")}'
         f'<div class="sl-badges">{badges(row)}</div>{asked}'
@@ -77,9 +77,9 @@ def statistic_name(column: str) -> str:
     return t(key) if column in ("n_words", "width", "height") else _bare(column).replace("_", " ")
 
 
-def number(value: float) -> str:
-    """Three significant digits, thousands separated."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+def figure(value: float) -> str:
+    """A statistic's value; counts without a fraction."""
+    return number(int(value) if value.is_integer() else value)
 
 
 def detail(workspace: Workspace, reference: str, row: Row) -> None:
@@ -107,7 +107,8 @@ def detail(workspace: Workspace, reference: str, row: Row) -> None:
             f'<div class="sl-label">{escape(t("samples.lineage"))}</div>'
             + (lineage_html(steps) if steps else _quiet(t("samples.untouched")))
         )
-        st.html(statistics_html(row, steps))
+        if table := statistics_html(row, steps):
+            st.html(table)
 
 
 def texts_html(row: Row, steps: list[LineageStep]) -> str:
@@ -133,7 +134,7 @@ def statistics_html(row: Row, steps: list[LineageStep]) -> str:
     if not values:
         return ""
     lines = [
-        f'<tr><td>{escape(name.replace("_", " "))}</td><td class="sl-number">{number(value)}</td>'
+        f'<tr><td>{escape(name.replace("_", " "))}</td><td class="sl-number">{figure(value)}</td>'
         f'<td class="sl-number">{escape(limits[name][0]) if name in limits else "–"}</td>'
         f"<td>{escape(limits[name][1]) if name in limits else ''}</td></tr>"
         for name, value in values.items()

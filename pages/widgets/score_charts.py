@@ -139,11 +139,12 @@ def quality(histogram: Histogram, name: str, ours: str, theirs: str) -> go.Figur
         x=centers, y=100 * histogram.ours, name=_shown(ours), marker={"color": "#0072B2"},
         opacity=0.75, hovertemplate="%{x:.3g}: %{y:.1f} %",
     )  # fmt: skip
-    figure.add_scatter(
-        x=centers, y=100 * histogram.theirs, name=_shown(theirs), mode="lines",
-        line={"color": "#E69F00", "shape": "hvh", "width": 2},
-        hovertemplate="%{x:.3g}: %{y:.1f} %",
-    )  # fmt: skip
+    if histogram.theirs.any():
+        figure.add_scatter(
+            x=centers, y=100 * histogram.theirs, name=_shown(theirs), mode="lines",
+            line={"color": "#E69F00", "shape": "hvh", "width": 2},
+            hovertemplate="%{x:.3g}: %{y:.1f} %",
+        )  # fmt: skip
     figure.update_yaxes(ticksuffix=" %", nticks=4, rangemode="tozero")
     figure.update_xaxes(nticks=5)
     return figure.update_layout(

@@ -6,8 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from pages.widgets.gallery import plain
-from pages.widgets.text import t
+from pages.widgets.text import escape, t
 from store.answers import Score
 
 
@@ -16,7 +15,7 @@ def score_metric(score: Score) -> None:
     st.metric(
         t(f"parameter.benchmarks.{score.benchmark}"),
         f"{score.score:.1f}",
-        help=plain(contract_text(score.contract)),
+        help=escape(contract_text(score.contract)),
         border=True,
         width=280,
         delta=interval_text(score.interval) + ("" if score.n is None else f", n = {score.n:,}"),

@@ -5,8 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from backend.errors import SynthLoopError
-from pages.widgets.gallery import plain
-from pages.widgets.text import t
+from pages.widgets.text import escape, t
 
 
 def empty(what: str, step: str, button: str, page: str) -> None:
@@ -20,7 +19,7 @@ def empty(what: str, step: str, button: str, page: str) -> None:
 
 def failed(error: SynthLoopError) -> None:
     """The sentence and the remedy first, the place folded."""
-    st.error(plain(error.problem) + "\n\n" + plain(error.remedy or ""), icon=":material/error:")
+    st.error(escape(error.problem) + "\n\n" + escape(error.remedy or ""), icon=":material/error:")
     if error.place:
         with st.expander(t("states.details")):
             st.code(error.place, language=None, wrap_lines=True)

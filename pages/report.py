@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
-from pages.widgets.forms import stage_form
 from pages.widgets.run_view import run_view
 
 from backend.errors import SynthLoopError
@@ -15,6 +14,7 @@ from backend.files import read_json
 from backend.runs import Run, State
 from backend.workspace import Workspace
 from pages.widgets.check_list import check_list
+from pages.widgets.forms import stage_form
 from pages.widgets.gallery import style
 from pages.widgets.states import empty, failed
 from pages.widgets.text import t, workspace
@@ -62,7 +62,7 @@ def show() -> None:
 def reports(space: Workspace, rows: list[RunRow]) -> None:
     """Make a report; look at those that were made."""
     with st.expander(t("report.new"), icon=":material/add:", expanded=not rows):
-        stage_form("report")
+        stage_form("report", on_start=lambda run: _open(run, "report"))
     run = _choose(space, rows, "report")
     if run is None:
         st.caption(t("report.none"))
@@ -93,7 +93,7 @@ def submissions(space: Workspace, rows: list[RunRow]) -> None:
     """Pack a submission; see what its checks found."""
     st.caption(t("report.submit.why"))
     with st.expander(t("report.submit.new"), icon=":material/add:", expanded=not rows):
-        stage_form("submit")
+        stage_form("submit", on_start=lambda run: _open(run, "submit"))
     run = _choose(space, rows, "submit")
     if run is None:
         return
@@ -135,6 +135,12 @@ def _choose(space: Workspace, rows: list[RunRow], key: str) -> Run | None:
         width=480,
     )
     return Run.find(space, run_id)
+
+
+def _open(run: Run, key: str) -> None:
+    """Show the run that was just started."""
+    st.session_state.pop(key, None)
+    st.query_params[key] = run.id
 
 
 def _label(row: RunRow) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import streamlit as st
-from pages.widgets.forms import stage_form
 from pages.widgets.run_view import run_view
 
 from backend.errors import SynthLoopError
@@ -14,6 +13,7 @@ from backend.runs import Run, State
 from backend.supervisor import start
 from backend.workspace import Workspace
 from pages.widgets.check_list import check_list
+from pages.widgets.forms import open_run, stage_form
 from pages.widgets.gallery import style
 from pages.widgets.preview_view import preview_view
 from pages.widgets.quality import against_seed, analysis, figures
@@ -90,7 +90,7 @@ def recipe(space: Workspace, rows: list[RunRow]) -> None:
     st.subheader(t("synthesis.start"))
     if current.changed:
         st.info(t("synthesis.unsaved"), icon=":material/edit:")
-    stage_form("synthesize", defaults={"recipe": name, "preview": 0})
+    stage_form("synthesize", hidden=("preview",), defaults={"recipe": name}, on_start=_to_run)
 
 
 def preview(space: Workspace, rows: list[RunRow], name: str) -> None:
@@ -270,6 +270,13 @@ def _full(rows: list[RunRow]) -> list[RunRow]:
 def _label(row: RunRow) -> str:
     source = row.parameters.get("recipe") or row.parameters.get("dataset") or ""
     return f"{row.name or source} · {t(f'state.{row.state}')} · {row.id[:15]}"
+
+
+def _to_run(run: Run) -> None:
+    """Show the run that was just started."""
+    st.session_state.pop("part", None)
+    st.query_params["part"] = "runs"
+    open_run(run)
 
 
 def _to_recipe() -> None:

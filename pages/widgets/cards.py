@@ -9,7 +9,7 @@ import streamlit as st
 
 from backend.runs import Reason, State
 from pages.widgets.colors import STATE_COLORS, STATE_ICONS, icon
-from pages.widgets.gallery import plain
+from pages.widgets.text import escape as plain
 from pages.widgets.text import html, t
 from pages.widgets.words import known_text
 

@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
+from backend.profiles import defaults as profile_defaults
 from pydantic import ValidationError
 
 from backend.errors import SynthLoopError
-from backend.profiles import defaults as profile_defaults
 from backend.runs import Run, RunSpec
 from backend.stages import Stage, stage
 from backend.stages.base import Problem, StageParameters
 from backend.supervisor import command, start
 from backend.workspace import Workspace
 from pages.widgets.colors import LEVEL_ICONS, icon
-from pages.widgets.gallery import plain
 from pages.widgets.inputs import parameter_input
 from pages.widgets.states import failed
+from pages.widgets.text import escape as plain
 from pages.widgets.text import t, workspace
 from pages.widgets.words import known_text
 

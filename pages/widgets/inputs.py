@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from backend.runs import State
 from backend.synthesis.recipes import recipe_names
 from backend.workspace import Workspace
-from pages.widgets.gallery import plain
+from pages.widgets.text import escape as plain
 from pages.widgets.text import t
 from pages.widgets.words import known_text
 from store.runs import RunRow, run_rows

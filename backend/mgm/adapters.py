@@ -32,6 +32,13 @@ REST_FILE = "non_lora_trainables.bin"
 PREFIX = "base_model.model."
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ADAPTER = "default"
+_PICTURE_SETTINGS = (
+    "image_size_aux",
+    "image_grid",
+    "image_global",
+    "image_aspect_ratio",
+    "tokenizer_model_max_length",
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,20 @@ class Lora:
     dropout: float = 0.05
     targets: Sequence[str] = field(default=TARGETS)
 
+    def check(self) -> None:
+        """Refuse what no adapter can be.
+
+        Raises:
+            ValueError: The rank is below one, the dropout no probability, or a target unknown.
+        """
+        if self.rank < 1:
+            raise ValueError(f"the rank is at least 1, not {self.rank}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"the dropout is a probability below 1, not {self.dropout}")
+        unknown = sorted(set(self.targets) - set(TARGETS))
+        if unknown or not self.targets:
+            raise ValueError(f"targets are some of {', '.join(TARGETS)}, not {unknown}")
+
 
 def inject(model: MGMGemmaForCausalLM, lora: Lora) -> None:
     """Put a fresh adapter into the decoder layers, in place.
@@ -58,11 +79,12 @@ def inject(model: MGMGemmaForCausalLM, lora: Lora) -> None:
     and `lora_B.default`. LoRA weights of a bf16 or quantized model are in its dtype.
 
     Raises:
-        UsageError: A target is unknown, or an adapter is inside already.
+        UsageError: A setting is impossible, or an adapter is inside already.
     """
-    unknown = set(lora.targets) - set(TARGETS)
-    if unknown or not lora.targets:
-        raise UsageError(f"LoRA targets are some of {', '.join(TARGETS)}, not {sorted(unknown)}.")
+    try:
+        lora.check()
+    except ValueError as error:
+        raise UsageError(f"no such adapter: {error}.") from error
     if adapted_layers(model):
         raise UsageError("the model holds an adapter already.", remedy="Merge it first.")
     names = "|".join(lora.targets)
@@ -215,14 +237,20 @@ def read_adapter_config(path: Path) -> Lora:
                 remedy="Merge this adapter with the tool that made it.",
             )
     try:
-        return Lora(
+        lora = Lora(
             rank=int(values["r"]),
             alpha=float(values["lora_alpha"]),
             dropout=float(values.get("lora_dropout", 0.0)),
             targets=_targets(values["target_modules"]),
         )
+        lora.check()
+        return lora
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"a field is missing or malformed: {error}.", place=str(file)) from error
+        raise InputError(
+            f"a field is missing or malformed: {error}.",
+            place=str(file),
+            remedy="Copy the file again from where the adapter was made.",
+        ) from error
 
 
 def _targets(value: object) -> tuple[str, ...]:
@@ -234,8 +262,15 @@ def _targets(value: object) -> tuple[str, ...]:
     raise TypeError("target_modules is neither a list nor a pattern")
 
 
-def load_adapter(path: str | Path, model: MGMGemmaForCausalLM) -> None:
+def load_adapter(
+    path: str | Path, model: MGMGemmaForCausalLM, *, projector_needed: bool = False
+) -> None:
     """Put a saved adapter and its projector into a model, in place.
+
+    Args:
+        path: The adapter's directory.
+        model: The base.
+        projector_needed: The base has no trained projector, so the directory must hold one.
 
     Raises:
         InputError: A file is missing or broken, or a tensor does not fit.
@@ -280,6 +315,12 @@ def load_adapter(path: str | Path, model: MGMGemmaForCausalLM) -> None:
         checkpoints.copy_parameters(
             model, checkpoints.full_names(read_weights(rest).items()), place=rest
         )
+    elif projector_needed:
+        raise InputError(
+            "the projector that was trained with this adapter is not there.",
+            place=str(rest),
+            remedy=f"Copy {REST_FILE} into the directory, or name a full checkpoint as base.",
+        )
 
 
 def load_directory(
@@ -299,6 +340,7 @@ def load_directory(
     if merge and quantize is not None:
         raise UsageError("an adapter cannot be merged into four-bit weights.")
     settings = read_settings(path / CONFIG_FILE)
+    read_adapter_config(path)  # what is wrong with it is said before the base is read
     config = checkpoints.read_config(path)
     base = find_directory(
         llm_dir or settings.get("base_model_name_or_path") or config.name_or_path,
@@ -306,7 +348,8 @@ def load_directory(
         what="base model of this adapter",
     )
     options: dict[str, Any] = {"dtype": dtype, "device": device, "attention": attention}
-    if read_settings(base / "config.json").get("model_type") == checkpoints.MODEL_TYPE:
+    kind = read_settings(base / "config.json").get("model_type")
+    if kind == checkpoints.MODEL_TYPE:
         model, processor = checkpoints.load_full(
             base,
             vision_dir=vision_dir,
@@ -324,14 +367,14 @@ def load_directory(
             ),
             image_size_aux=config.image_size_aux,
             image_grid=config.image_grid,
-            image_global=config.image_global,
-            image_aspect_ratio=config.image_aspect_ratio,
-            model_max_length=config.tokenizer_model_max_length,
             projector_type=config.mm_projector_type,
+            select_layer=config.mm_vision_select_layer,
             quantize=quantize,
             **options,
         )
-    load_adapter(path, model)
+    for name in _PICTURE_SETTINGS:
+        setattr(model.config, name, getattr(config, name))
+    load_adapter(path, model, projector_needed=kind != checkpoints.MODEL_TYPE)
     if merge:
         merge_adapter(model)
     return checkpoints.MGM(model, processor)

@@ -50,6 +50,7 @@ def assemble(
     image_aspect_ratio: str = "square",
     model_max_length: int = 2048,
     projector_type: str = "mlp2x_gelu",
+    select_layer: int = -2,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     attention: str | None = None,
@@ -67,6 +68,7 @@ def assemble(
         image_aspect_ratio: `square` or `pad`, recorded for evaluation.
         model_max_length: Positions of a sample after its pictures are in.
         projector_type: The kit's `mm_projector_type`.
+        select_layer: Which of CLIP's hidden states is read.
         dtype: Of all parameters.
         device: Where the model goes.
         attention: See `assembly.empty_model`.
@@ -81,6 +83,7 @@ def assemble(
         "mm_vision_tower": str(vision_dir),
         "mm_vision_tower_aux": str(vision_aux_dir),
         "mm_projector_type": projector_type,
+        "mm_vision_select_layer": select_layer,
         "image_size_aux": image_size_aux,
         "image_grid": image_grid,
         "image_global": image_global,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from backend.errors import InputError, UsageError
 from backend.mgm.modeling import MGMGemmaForCausalLM
 
 KINDS = ("nf4",)
+CPU_BLOCK = 32
 
 
 def quantize_language_model(model: MGMGemmaForCausalLM, kind: str) -> None:
@@ -47,7 +49,7 @@ def _quantized(linear: nn.Linear) -> nn.Module:
     from bitsandbytes.nn import Linear4bit, Params4bit
 
     weight = linear.weight
-    layer: nn.Module = Linear4bit(
+    layer: Any = Linear4bit(
         linear.in_features,
         linear.out_features,
         bias=linear.bias is not None,
@@ -67,7 +69,11 @@ def _quantized(linear: nn.Linear) -> nn.Module:
     layer.weight = values._quantize(weight.device)
     if linear.bias is not None:
         layer.bias = linear.bias
-    return layer
+    # The packed form for CPUs takes blocks of 32 rows and fails on any other number.
+    if linear.out_features % CPU_BLOCK:
+        layer.support_avx512bf16_for_cpu = False
+    module: nn.Module = layer
+    return module
 
 
 def is_quantized(model: nn.Module) -> bool:

@@ -9,7 +9,6 @@ from torch.testing import assert_close
 
 from backend.mgm.checkpoints import MGM
 from backend.mgm.mining import join_maps
-from backend.mgm.projector import is_projector
 from tests.mgm import tiny
 
 FEATURES = {"rtol": 1.5e-6, "atol": 1.5e-6}
@@ -118,9 +117,5 @@ def test_mgm_oracle_lora_merged_is_the_same_model(zoo) -> None:
 
 def test_mgm_oracle_lora_trains_adapter_and_projector_only(lora: MGM) -> None:
     lora.model.select_trainable("adapter")
-    trained = {name for name, p in lora.model.named_parameters() if p.requires_grad}
-    assert {name for name in trained if "lora_" not in name} == {
-        name for name, _ in lora.model.named_parameters() if is_projector(name)
-    }
-    saved = tiny.answers("lora_keys")["adapter_model.bin"]
-    assert len(trained) == len(saved) + len(tiny.tensors("grads_stage1"))
+    trained = [f"base_model.model.{n}" for n, p in lora.model.named_parameters() if p.requires_grad]
+    assert sorted(trained) == sorted(tiny.answers("lora_keys")["trainable"])

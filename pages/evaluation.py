@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import streamlit as st
-from pages.widgets.forms import stage_form
 from pages.widgets.run_view import run_view
 
 from backend.runs import Run, State
 from backend.workspace import Workspace
 from pages.widgets.colors import run_color
+from pages.widgets.forms import stage_form
 from pages.widgets.gallery import pager, style
 from pages.widgets.question_card import live_card, question_card
 from pages.widgets.score_charts import CONFIG, category_bars

@@ -9,9 +9,11 @@ from typing import TypeVar
 
 import streamlit as st
 
+from pages.widgets.text import escape as plain
 from pages.widgets.text import t
 from store.thumbnails import Thumbnail
 
+__all__ = ["badge", "cards", "icon", "pager", "picture", "plain", "style", "turn"]
 Item = TypeVar("Item")
 SIZES = (12, 24, 48)
 STYLE = """<style>

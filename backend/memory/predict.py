@@ -1,0 +1,262 @@
+"""Predicted memory of a training step: a timeline of moments, and the worst of them.
+
+Each moment of a step holds other things at once: the loss holds logits but (in plain training)
+no gradients yet, the end of the backward pass holds all gradients but one layer's activations,
+the optimizer holds no activations at all. The peak is the largest moment, never the sum.
+"""
+
+from __future__ import annotations
+
+from backend.memory import costs
+from backend.memory.costs import SYNTHLOOP, Implementation
+from backend.memory.parts import GIB, PARTS, STATIC, Moment, Prediction
+from backend.memory.settings import MemorySettings
+from backend.memory.shapes import ModelShape
+
+CONTEXT = GIB // 2
+"""CUDA context and kernels of one process (measured: about 0.5 GiB)."""
+GAPS = 0.35
+"""Reserved memory that torch holds above the peak, as a share of what comes and goes."""
+HOST_BASE = 3 * GIB
+"""Interpreter, libraries and data workers of one process."""
+
+Bytes = dict[str, float]
+
+
+def predict(
+    shape: ModelShape,
+    settings: MemorySettings,
+    *,
+    how: Implementation = SYNTHLOOP,
+    factor: float = 1.0,
+) -> Prediction:
+    """Memory of one training step, per device.
+
+    Args:
+        shape: Sizes of the model.
+        settings: How it is trained.
+        how: The program that does it; other than this one's only to compare measurements.
+        factor: Measured over predicted on this device, from its probes. It scales what grows
+            with the batch; weights, gradients and states are known exactly.
+    """
+    timeline = _Timeline(shape, settings, how).moments()
+    worst: dict[Moment, Bytes] = {
+        name: max(points, key=lambda point: sum(point.values()))
+        for name, points in timeline.items()
+    }
+    worst = {name: _corrected(point, factor) for name, point in worst.items()}
+    moments: dict[Moment, int] = {name: round(sum(point.values())) for name, point in worst.items()}
+    peak = max(moments, key=lambda name: moments[name])
+    static = sum(worst[peak].get(name, 0.0) for name in STATIC)
+    parts = {name: round(worst[peak].get(name, 0.0)) for name in PARTS}
+    parts["context"] = CONTEXT
+    allocated = sum(parts[name] for name in PARTS) - CONTEXT
+    return Prediction(
+        parts=parts,
+        moments=moments,
+        peak_moment=peak,
+        peak_allocated=allocated,
+        peak_reserved=round(allocated + GAPS * (allocated - static)),
+        host=round(host_bytes(shape, settings)),
+        factor=factor,
+    )
+
+
+def _corrected(point: Bytes, factor: float) -> Bytes:
+    return {name: value * (1.0 if name in STATIC else factor) for name, value in point.items()}
+
+
+def host_bytes(shape: ModelShape, settings: MemorySettings) -> float:
+    """Main memory of all processes: libraries, offloaded and paged states.
+
+    DeepSpeed keeps for each offloaded value an fp32 master, two fp32 states and an fp32
+    gradient (16 bytes), most of it pinned.
+    """
+    trained = costs.trained_parameters(shape, settings)
+    _, pageable = costs.optimizer_bytes(shape, settings)
+    total = float(settings.devices * HOST_BASE) + settings.devices * pageable
+    if settings.offload != "none":
+        total += 16.0 * trained
+    if settings.offload == "optimizer_parameters":
+        total += costs.weight_bytes(shape, settings)
+    return total
+
+
+class _Timeline:
+    """The points of a step at which memory can be at its highest."""
+
+    def __init__(self, shape: ModelShape, settings: MemorySettings, how: Implementation):
+        self.shape, self.settings, self.how = shape, settings, how
+        self.layers = shape.language.layers
+        self.gradients = costs.gradient_bytes(shape, settings, how)
+        self.vision = costs.vision_bytes(shape, settings, how)
+        self.layer = settings.tokens * costs.layer_bytes_per_token(shape, settings, how)
+        self.full = settings.method == "full"
+        # One matrix serves as embedding and output layer, so two gradients meet in it.
+        width = costs.FULL if settings.precision == "fp32" else costs.HALF
+        self.head_gradient = float(shape.language.embedding_parameters * width) if self.full else 0
+        self.base = self._base()
+
+    def _base(self) -> Bytes:
+        """What is there all the time, on one device."""
+        settings, shape = self.settings, self.shape
+        weights = costs.weight_bytes(shape, settings, self.how)
+        # A paged state is touched in the optimizer step alone; torch does not count it.
+        optimizer, _ = costs.optimizer_bytes(shape, settings, self.how)
+        if settings.zero_stage:
+            # DeepSpeed updates an fp32 master, whatever the optimizer's states are.
+            if settings.precision != "fp32_master":
+                optimizer += costs.FULL * costs.trained_parameters(shape, settings)
+            optimizer /= settings.devices
+            if settings.offload != "none":
+                optimizer = 0.0
+        if settings.zero_stage == 3:
+            live = min(weights, costs.HALF * costs.MAX_LIVE)
+            held = 0.0 if settings.offload == "optimizer_parameters" else weights
+            weights = min(weights, held / settings.devices + live)
+        base = {"weights": weights, "optimizer": optimizer}
+        base["temporary"] = settings.images * self.vision.pixels
+        if settings.precision == "fp32":
+            # Autocast keeps a bf16 copy of every weight that it has used until the step ends.
+            base["weights"] += costs.HALF * costs.trained_parameters(shape, settings)
+        return base
+
+    def _gradients(self, share: float) -> float:
+        """Gradients on the device when this share of the backward pass is done."""
+        settings = self.settings
+        bucket = 2.0 * costs.HALF * min(costs.BUCKET, self.gradients / costs.HALF)
+        if settings.zero_stage >= 2:
+            held = 0.0 if settings.offload != "none" else self.gradients / settings.devices
+            return held + bucket
+        if settings.zero_stage == 1:
+            return self.gradients + bucket
+        carried = settings.gradient_accumulation > 1
+        return self.gradients if carried else self.gradients * share
+
+    def _point(self, gradients: float = 0.0, **more: float) -> Bytes:
+        """A point of the timeline: what is always there, gradients, and more."""
+        point = dict(self.base)
+        point["gradients"] = self._gradients(gradients)
+        for name, value in more.items():
+            point[name] = point.get(name, 0.0) + value
+        return point
+
+    def moments(self) -> dict[Moment, list[Bytes]]:
+        """Every moment's candidates for its worst point."""
+        return {
+            "loading": [self._loading()],
+            "vision": self._vision_forward(),
+            "forward": [self._forward_end()],
+            "loss": [self._loss()],
+            "backward": self._backward(),
+            "optimizer": [self._optimizer()],
+        }
+
+    def _loading(self) -> Bytes:
+        """All weights in bf16; QLoRA packs them afterwards, where they are."""
+        weights = float(costs.HALF * self.shape.parameters)
+        if self.how.untied_loading:
+            weights += costs.HALF * self.shape.language.embedding_parameters
+        packing = self._one_linear if self.settings.method == "qlora" else 0.0
+        return {"weights": weights, "temporary": packing}
+
+    @property
+    def _one_linear(self) -> float:
+        """The largest linear layer of the language model in bf16."""
+        return float(costs.HALF * max(i * o for i, o in self.shape.language.linear_inputs_outputs))
+
+    @property
+    def _chunk(self) -> int:
+        """Pictures that pass the towers at once."""
+        return min(self.settings.tower_chunk or self.settings.images, self.settings.images)
+
+    def _vision_forward(self) -> list[Bytes]:
+        """The last chunk of pictures passes the towers; the others are kept already."""
+        vision, chunk = self.vision, self._chunk
+        kept = (self.settings.images - chunk) * vision.kept
+        return [self._point(vision=kept, temporary=chunk * vision.forward)]
+
+    @property
+    def _kept_vision(self) -> float:
+        return self.settings.images * self.vision.kept
+
+    @property
+    def _mining_again(self) -> float:
+        """What one chunk of pictures recomputes."""
+        return self._chunk * self.vision.recomputed
+
+    @property
+    def _kept_layers(self) -> float:
+        settings = self.settings
+        if settings.activation_checkpointing:
+            per_token = costs.checkpoint_bytes_per_token(self.shape)
+            return self.layers * settings.tokens * per_token
+        return self.layers * self.layer
+
+    @property
+    def _head(self) -> float:
+        return self.settings.tokens * costs.head_bytes_per_token(self.shape)
+
+    def _forward_end(self) -> Bytes:
+        """The last layer is done: everything kept, and the layer's own temporaries."""
+        one = self.layer if self.settings.activation_checkpointing else 0.0
+        return self._point(vision=self._kept_vision, activations=self._kept_layers + one)
+
+    def _loss(self) -> Bytes:
+        """Logits, their copies and their gradient."""
+        chunks = self.head_gradient if self.settings.loss_chunk else 0.0
+        return self._point(
+            vision=self._kept_vision,
+            activations=self._kept_layers + self._head,
+            logits=costs.logits_bytes(self.shape, self.settings, self.how),
+            temporary=chunks,
+        )
+
+    def _backward(self) -> list[Bytes]:
+        """Its first layer, its last layer, the embedding, and the mining block."""
+        settings = self.settings
+        again = self.layer if settings.activation_checkpointing else 0.0
+        temporary = settings.tokens * costs.layer_backward_temporary(self.shape, settings, self.how)
+        if settings.method == "qlora":
+            temporary += self._one_linear
+        one_checkpoint = settings.tokens * costs.checkpoint_bytes_per_token(self.shape)
+        head_share = self.head_gradient / self.gradients
+        return [
+            self._point(
+                head_share,
+                vision=self._kept_vision,
+                activations=self._kept_layers + again,
+                temporary=temporary,
+            ),
+            self._point(
+                1.0,
+                vision=self._kept_vision,
+                activations=one_checkpoint + self.layer,
+                temporary=temporary,
+            ),
+            self._point(
+                1.0,
+                vision=self._kept_vision,
+                activations=one_checkpoint,
+                temporary=self.head_gradient,
+            ),
+            self._point(
+                1.0,
+                vision=self._kept_vision + self._mining_again,
+                activations=one_checkpoint,
+                temporary=self._chunk * self.vision.backward,
+            ),
+        ]
+
+    def _optimizer(self) -> Bytes:
+        """No activations; an update in fp32 of the largest tensor."""
+        settings = self.settings
+        point = self._point(1.0)
+        point["temporary"] = 0.0
+        if settings.precision == "fp32":
+            point["weights"] -= costs.HALF * costs.trained_parameters(self.shape, settings)
+        if settings.offload == "none":
+            point["temporary"] = self.head_gradient or float(
+                costs.HALF * self.shape.projector_parameters
+            )
+        return point

@@ -1,0 +1,59 @@
+"""Expected speed of one configuration relative to another: a cost model of measured ratios.
+
+Ratios were measured with MGM-2B on one H200 (micro-batch 4, 1,024 positions, one micro-batch a
+step); those of ZeRO and offload are estimates from bandwidths and say so in `Option.estimated`.
+"""
+
+from __future__ import annotations
+
+from backend.memory.settings import MemorySettings
+
+ACTIVATION_CHECKPOINTING = 1.19
+LOSS_CHUNKS = 1.17
+LEAN_VISION = 1.08
+ADAPTERS = 1.12
+QUANTIZED = 1.24
+FULL_PRECISION = 1.27
+OPTIMIZER = {"adamw": 0.0, "adamw_bf16": 0.0, "adamw_8bit": 0.05, "paged_adamw_8bit": 0.135}
+"""Added time of one optimizer step, as a share of one micro-batch's time."""
+OVERHEAD = 0.6
+"""Time of a micro-batch that does not depend on its size, in samples' worth (measured with LoRA
+at 4 and 32 samples)."""
+OVERHEAD_QUANTIZED = 12.0
+"""The same with NF4: unpacking weights (measured at 1 and 4 samples)."""
+OFFLOAD_MICRO_BATCH, OFFLOAD_STEP = 1.1, 13.0
+"""Estimated shares of a micro-batch's time: moving gradients over PCIe, and AdamW on the CPU."""
+PARTITIONED_WEIGHTS = 1.3
+"""Estimated: ZeRO-3 gathers each layer twice."""
+
+
+def seconds_per_sample(settings: MemorySettings) -> float:
+    """Time of one sample on one device, in units of a sample of 1,024 positions in bf16."""
+    length = settings.positions / 1024
+    # 12.3 TFLOP in the language model against 1.2 in the towers for each picture.
+    work = (12.3 * length + 1.2 * settings.images_per_sample) / 13.5
+    quantized = settings.method == "qlora"
+    overhead = OVERHEAD_QUANTIZED if quantized else OVERHEAD
+    work *= (1 + overhead / settings.micro_batch_size) / (1 + overhead / 4)
+    if settings.activation_checkpointing:
+        work *= ACTIVATION_CHECKPOINTING
+    if settings.loss_chunk:
+        work *= LOSS_CHUNKS
+    if settings.mining_checkpointing or settings.tower_chunk:
+        work *= LEAN_VISION
+    if settings.adapters:
+        work *= ADAPTERS * (QUANTIZED if quantized else 1.0)
+    if settings.precision == "fp32":
+        work *= FULL_PRECISION
+    if settings.zero_stage == 3:
+        work *= PARTITIONED_WEIGHTS
+    extra = OPTIMIZER[settings.optimizer] / settings.gradient_accumulation
+    if settings.offload != "none":
+        extra += OFFLOAD_MICRO_BATCH + OFFLOAD_STEP / settings.gradient_accumulation
+    trained = 1.0 if settings.method == "full" else 0.05
+    return work + extra * trained
+
+
+def is_estimated(settings: MemorySettings) -> bool:
+    """Whether a ratio enters that nobody measured."""
+    return settings.zero_stage > 0 or settings.offload != "none" or settings.devices > 1

@@ -1,0 +1,226 @@
+"""Runs: every run in a table, the queue, and one run in full."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import streamlit as st
+
+from backend.errors import SynthLoopError
+from backend.runs import Run, State
+from backend.stages import STAGES
+from backend.supervisor import queue, stop
+from backend.workspace import Workspace
+from pages.widgets.cards import state_badge
+from pages.widgets.colors import icon
+from pages.widgets.deletion import delete_run, runs_built_on
+from pages.widgets.gallery import style
+from pages.widgets.run_view import run_view
+from pages.widgets.states import empty, failed, switch_link
+from pages.widgets.text import duration, escape, gib, number, t, workspace
+from pages.widgets.url import keep, restore
+from pages.widgets.words import known_text
+from store.runs import RunRow, run_rows
+
+_GIB = 1 << 30
+
+
+def show() -> None:
+    """The page."""
+    style()
+    space = workspace()
+    asked = st.query_params.get("run")
+    if asked:
+        _one(space, asked)
+        return
+    st.title(t("runs.title"))
+    rows = run_rows(space)
+    if not rows:
+        empty(t("runs.empty"), t("runs.empty.step"), t("runs.empty.button"), "pages/baseline.py")
+        return
+    _queue(space)
+    _table(space, _filtered(rows))
+
+
+def _one(space: Workspace, run_id: str) -> None:
+    if st.button(t("runs.back"), icon=icon("arrow_back"), type="tertiary"):
+        for name in ("run", "step", "view"):
+            st.query_params.pop(name, None)
+        st.rerun()
+    try:
+        run = Run.find(space, run_id)
+    except SynthLoopError as error:
+        failed(error)
+        return
+    run_view(run)
+
+
+def _queue(space: Workspace) -> None:
+    """What waits for the device, in its order."""
+    waiting = queue(space)
+    if not waiting:
+        return
+    st.subheader(t("runs.queue"), anchor=False)
+    for place, run in enumerate(waiting, 1):
+        spec = run.spec
+        name = escape(spec.name) or known_text(f"stage.{spec.stage}", spec.stage)
+        with st.container(horizontal=True, vertical_alignment="center", key=f"queue-{run.id}"):
+            st.markdown(f"{place}. {name}", width="stretch")
+            if st.button(t("run.stop"), key=f"dequeue-{run.id}", icon=icon("stop_circle")):
+                try:
+                    stop(run)
+                except SynthLoopError as error:
+                    failed(error)
+                    return
+                st.rerun()
+
+
+def _filtered(rows: list[RunRow]) -> list[RunRow]:
+    stages = [name for name in STAGES if any(row.stage == name for row in rows)]
+    states = [state.value for state in State if any(row.state is state for row in rows)]
+    restore("stage", stages, [])
+    restore("state", states, [])
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        chosen_stages = st.multiselect(
+            t("runs.stage"),
+            stages,
+            key="stage",
+            format_func=lambda name: known_text(f"stage.{name}", name),
+            on_change=keep("stage", []),
+            placeholder=t("runs.any"),
+            width=280,
+        )
+        chosen_states = st.multiselect(
+            t("runs.state"),
+            states,
+            key="state",
+            format_func=lambda name: t(f"state.{name}"),
+            on_change=keep("state", []),
+            placeholder=t("runs.any"),
+            width=280,
+        )
+        text = st.text_input(
+            t("runs.search"), key="find", bind="query-params", icon=icon("search"), width=240
+        )
+    wanted = (text or "").casefold()
+    return [
+        row
+        for row in rows
+        if (not chosen_stages or row.stage in chosen_stages)
+        and (not chosen_states or row.state.value in chosen_states)
+        and wanted in f"{row.id} {row.label} {row.dataset} {row.method}".casefold()
+    ]
+
+
+def _table(space: Workspace, rows: list[RunRow]) -> None:
+    if not rows:
+        st.info(t("runs.none_match"), icon=icon("search_off"))
+        return
+    event = st.dataframe(
+        _columns(rows),
+        hide_index=True,
+        height="content" if len(rows) < 20 else 640,
+        on_select="rerun",
+        selection_mode="multi-row",
+        key="runs-table",
+        column_config=_column_config(),
+        placeholder="–",
+        alt=t("runs.title"),
+    )
+    chosen = [rows[number_] for number_ in event.selection.rows if number_ < len(rows)]
+    _actions(space, chosen)
+
+
+def _columns(rows: list[RunRow]) -> dict[str, list[Any]]:
+    now = time.time()
+    return {
+        "state": [t(f"state.{row.state}") for row in rows],
+        "name": [row.name or row.name_behind or row.id for row in rows],
+        "stage": [known_text(f"stage.{row.stage}", row.stage) for row in rows],
+        "data": [row.dataset for row in rows],
+        "method": [row.method for row in rows],
+        "loss": [row.last_loss for row in rows],
+        "textvqa": [row.score("textvqa") for row in rows],
+        "mmbench": [row.score("mmbench") for row in rows],
+        "peak": [
+            None if (peak := row.peak_memory or row.peak_host_memory) is None else peak / _GIB
+            for row in rows
+        ],
+        "took": [None if (took := row.duration_s(now)) is None else duration(took) for row in rows],
+        "created": [None if row.created_at is None else row.created_at * 1000 for row in rows],
+    }
+
+
+def _column_config() -> dict[str, Any]:
+    column = st.column_config
+    return {
+        "state": column.TextColumn(t("runs.state"), width=88),
+        "name": column.TextColumn(t("runs.name"), width=200),
+        "stage": column.TextColumn(t("runs.stage"), width=112),
+        "data": column.TextColumn(t("runs.data")),
+        "method": column.TextColumn(t("runs.method"), width=72),
+        "loss": column.NumberColumn(t("run.loss"), format="%.3f", width=72),
+        "textvqa": column.NumberColumn(
+            "TextVQA", format="%.1f", width=80, help=t("runs.score.help")
+        ),
+        "mmbench": column.NumberColumn(
+            "MMBench", format="%.1f", width=80, help=t("runs.score.help")
+        ),
+        "peak": column.NumberColumn(
+            t("runs.peak"), format="%.2f", width=96, help=t("runs.peak.help")
+        ),
+        "took": column.TextColumn(t("runs.took"), width=104),
+        "created": column.DatetimeColumn(t("runs.created"), format="YYYY-MM-DD HH:mm", width=128),
+    }
+
+
+def _actions(space: Workspace, chosen: list[RunRow]) -> None:
+    if not chosen:
+        st.caption(t("runs.choose"))
+        return
+    ids = [row.id for row in chosen]
+    with st.container(horizontal=True, vertical_alignment="center"):
+        for row in chosen[:1]:
+            state_badge(row.state)
+        st.caption(t("runs.chosen", n=len(chosen)), width="content")
+        if len(chosen) == 1 and st.button(t("runs.open"), icon=icon("open_in_full"), key="open"):
+            st.query_params["run"] = ids[0]
+            st.rerun()
+        if len(chosen) > 1:
+            switch_link(
+                "pages/compare.py", t("runs.compare"), icon("compare_arrows"), {"runs": ids}
+            )
+        if len(chosen) == 1 and chosen[0].state.ended:
+            if st.button(t("runs.delete"), icon=icon("delete"), key="delete"):
+                _confirm(space, chosen[0])
+        elif len(chosen) == 1:
+            st.caption(t("runs.delete.running"), width="content")
+
+
+def _confirm(space: Workspace, row: RunRow) -> None:
+    st.dialog(t("runs.delete.title"), icon=icon("delete"))(_ask)(space, row)
+
+
+def _ask(space: Workspace, row: RunRow) -> None:
+    run = Run.find(space, row.id)
+    size = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
+    st.write(t("runs.delete.text", run=escape(row.label), size=gib(size)))
+    built = runs_built_on(space, row.id)
+    if built:
+        names = ", ".join(escape(one.label) for one in built[:5])
+        st.warning(t("runs.delete.used", n=number(len(built)), names=names), icon=icon("warning"))
+    st.code(row.id, language=None)
+    typed = st.text_input(t("runs.delete.type"), key="delete-name")
+    if st.button(
+        t("runs.delete.now"), icon=icon("delete_forever"), disabled=typed.strip() != row.id
+    ):
+        try:
+            delete_run(space, row.id)
+        except SynthLoopError as error:
+            failed(error)
+            return
+        st.rerun()
+
+
+show()

@@ -1,0 +1,264 @@
+"""The views of a run beside its curves: samples, health, log, configuration, files."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from backend.errors import InputError, SynthLoopError
+from backend.files import confine, read_lines
+from backend.memory.health import advice, describe, judge_run
+from backend.memory.symptoms import Finding
+from backend.profiles import defaults as profile_defaults
+from backend.runs import Run
+from backend.stages import STAGES
+from pages.widgets.cards import event_sentence
+from pages.widgets.colors import LEVEL_COLORS, LEVEL_ICONS, icon
+from pages.widgets.gallery import picture, plain
+from pages.widgets.text import clock, escape, gib, html, language, number, t, workspace
+from pages.widgets.words import known_text
+from store.batches import step_samples, worst_samples
+from store.connection import Fingerprint, fingerprint
+from store.runs import RunRow
+from store.thumbnails import thumbnails
+
+_LOG_TAIL = 256 << 10
+_LOG_SEARCHED = 32 << 20
+_LOG_HITS = 500
+_FILES = 500
+_DOWNLOAD = 512 << 20
+_EVENTS = 50
+_TEXT = frozenset({".json", ".jsonl", ".log", ".md", ".txt", ".yaml", ".toml"})
+
+
+def samples(run: Run) -> None:
+    """The samples of a step, or the run's hardest ones."""
+    asked = st.query_params.get("step", "")
+    key = f"step-{run.id}"
+
+    def remember() -> None:
+        if st.session_state[key] is None:
+            st.query_params.pop("step", None)
+        else:
+            st.query_params["step"] = str(st.session_state[key])
+
+    step = st.number_input(
+        t("run.step"),
+        min_value=0,
+        value=int(asked) if asked.isdecimal() else None,
+        step=1,
+        key=key,
+        placeholder=t("run.step.worst"),
+        on_change=remember,
+        width=240,
+    )
+    step_samples_panel(run, None if step is None else int(step))
+
+
+def step_samples_panel(run: Run, step: int | None) -> None:
+    """Pictures, texts and losses of the batch of a step; without a step of the hardest samples."""
+    space = workspace()
+    rows = worst_samples(space, run) if step is None else step_samples(space, run, step)
+    title = t("run.step.worst") if step is None else t("run.step.title", step=number(step))
+    st.markdown(f"**{title}**")
+    if not rows:
+        st.caption(t("run.step.none"))
+        return
+    root = next((row["image_root"] for row in rows if row["image_root"]), None)
+    wanted = [((row["images"] or [""])[0], row["image_sha256"]) for row in rows]
+    shown = thumbnails(space, Path(root), wanted) if root else [None] * len(rows)
+    with st.container(key=f"gallery-step-{run.id}"):
+        for number_, (row, small) in enumerate(zip(rows, shown, strict=True)):
+            with st.container(border=True, key=f"batch-{run.id}-{number_}"):
+                _sample(row, "" if small is None else picture(small, row["text"] or ""))
+
+
+def _sample(row: dict[str, Any], image: str) -> None:
+    at = f" · {t('run.step.title', step=number(row['step']))}" if "step" in row else ""
+    st.html(
+        f'<div class="sl-card">{image}<div><strong>{html(t("run.loss"))} '
+        f"{html(number(row['loss']))}</strong>{html(at)}</div>"
+        f'<div class="sl-label">{html(row["sample_id"])}</div>'
+        f'<div class="sl-quiet sl-clip">{html(row["question"] or "")}</div>'
+        f'<p class="sl-text sl-clip">{html(row["text"] or "")}</p></div>'
+    )
+    if row["dataset"]:
+        st.page_link(
+            "pages/samples.py",
+            label=t("run.sample.open"),
+            icon=icon("open_in_new"),
+            query_params={"dataset": row["dataset"], "sample": row["sample_id"]},
+        )
+
+
+def health(run: Run, row: RunRow) -> None:
+    """Findings on a training run, and every warning that a stage gave."""
+    source = fingerprint(run.metrics_path)
+    if source is not None:
+        found = findings(run, source)
+        if not found:
+            st.success(t("run.health.fine", step=number(row.last_step)), icon=icon("check_circle"))
+        for one in found:
+            show_finding(one)
+    _events(run)
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _findings(_run: Run, key: Fingerprint) -> list[Finding]:
+    """`key` stands for the metrics as they are."""
+    del key
+    return judge_run(_run)
+
+
+def findings(run: Run, source: Fingerprint | None = None) -> list[Finding]:
+    """What is wrong with a training run; nothing for a run without metrics."""
+    source = source or fingerprint(run.metrics_path)
+    return [] if source is None else _findings(run, source)
+
+
+def show_finding(finding: Finding) -> None:
+    """A finding's sentence, its advice, and where to look."""
+    box = {"error": st.error, "warning": st.warning}.get(finding.level, st.info)
+    steps = ", ".join(number(step) for step in finding.steps[:5])
+    where = f" {t('run.health.steps', steps=steps)}" if steps else ""
+    text = plain(describe(finding, language())) + f"\n\n{plain(advice(finding, language()))}"
+    box(text + plain(where), icon=icon(LEVEL_ICONS[finding.level]))
+
+
+def _events(run: Run) -> None:
+    try:
+        events = [event for event in read_lines(run.events_path) if event.get("code") != "finding"]
+    except InputError as error:
+        st.warning(escape(error), icon=icon("warning"))
+        return
+    if not events:
+        return
+    st.markdown(f"**{t('run.events')}**")
+    for event in reversed(events[-_EVENTS:]):
+        level = event.get("level") if event.get("level") in LEVEL_ICONS else "info"
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.badge(t(f"level.{level}"), icon=icon(LEVEL_ICONS[level]), color=LEVEL_COLORS[level])
+            values = event.get("values") or {}
+            st.markdown(plain(event_sentence(str(event.get("code")), values)), width="stretch")
+            st.caption(clock(event.get("time")), width="content")
+
+
+def log(run: Run) -> None:
+    """The end of what was printed, or the lines that hold a text."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        wanted = st.text_input(
+            t("run.log.search"), key=f"log-{run.id}", icon=icon("search"), width=320
+        )
+        follow = st.toggle(t("run.log.follow"), value=True, key=f"follow-{run.id}")
+    if not run.log_path.is_file():
+        st.caption(t("run.log.none"))
+        return
+    if wanted:
+        lines = _tail(run.log_path, _LOG_SEARCHED)
+        hits = [line for line in lines if wanted.casefold() in line.casefold()]
+        st.caption(t("run.log.hits", n=number(len(hits))))
+        lines = hits[-_LOG_HITS:]
+    else:
+        lines = _tail(run.log_path, _LOG_TAIL)
+    with st.container(height=440, autoscroll=follow and not wanted, key=f"log-box-{run.id}"):
+        st.code("\n".join(lines), language=None, wrap_lines=True)
+
+
+def _tail(path: Path, most: int) -> list[str]:
+    """The last `most` bytes as lines; a progress bar's carriage returns count as line ends."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - most))
+        text = file.read(most).decode("utf-8", errors="replace")
+    lines = [line.rstrip() for line in text.replace("\r", "\n").split("\n")]
+    return [line for line in (lines[1:] if size > most else lines) if line]
+
+
+def configuration(run: Run, row: RunRow) -> None:
+    """Every parameter, those first that differ from what is usual in this workspace."""
+    spec = run.spec
+    usual = _usual(row.stage)
+    changed = {name for name, value in spec.parameters.items() if value != usual.get(name)}
+    ordered = sorted(spec.parameters, key=lambda name: (name not in changed, name))
+    lines = "".join(
+        f"<tr><td>{html(known_text(f'parameter.{name}.label', name))}</td>"
+        f"<td>{_strong(_value(spec.parameters[name]), name in changed)}</td>"
+        f"<td>{html(_value(usual.get(name))) if name in changed else ''}</td></tr>"
+        for name in ordered
+    )
+    st.caption(t("run.configuration.changed", n=len(changed)))
+    st.html(
+        f'<div class="sl-scroll"><table class="sl-table"><tr><th>{html(t("run.parameter"))}</th>'
+        f"<th>{html(t('run.value'))}</th><th>{html(t('run.usual'))}</th></tr>{lines}</table></div>"
+    )
+    with st.expander(t("run.environment")):
+        st.json(
+            {
+                "run": spec.run_id,
+                "inputs": spec.inputs,
+                "device": spec.device,
+                "git": spec.git,
+                "versions": spec.versions,
+                "environment": spec.environment,
+                "argv": spec.argv,
+            }
+        )
+
+
+def _usual(stage_name: str) -> dict[str, Any]:
+    if stage_name not in STAGES:
+        return {}
+    fields = STAGES[stage_name].parameters.model_fields
+    own = {name: field.get_default() for name, field in fields.items()}
+    return own | profile_defaults(workspace(), stage_name)
+
+
+def _value(value: Any) -> str:
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, list):
+        return ", ".join(str(one) for one in value)
+    return str(value)
+
+
+def _strong(text: str, strong: bool) -> str:
+    return f"<strong>{html(text)}</strong>" if strong else html(text)
+
+
+def files(run: Run) -> None:
+    """What lies in the run's folder; one file can be looked at or taken away."""
+    found = sorted(path for path in run.path.rglob("*") if path.is_file() and not path.is_symlink())
+    total = sum(path.stat().st_size for path in found)
+    st.caption(t("run.files.total", n=number(len(found)), size=gib(total), place=escape(run.path)))
+    names = [str(path.relative_to(run.path)) for path in found[:_FILES]]
+    lines = "".join(
+        f"<tr><td>{html(name)}</td><td class='sl-number'>{html(gib(path.stat().st_size))}</td>"
+        f"<td class='sl-number'>{datetime.fromtimestamp(path.stat().st_mtime):%H:%M:%S}</td></tr>"
+        for name, path in zip(names, found, strict=False)
+    )
+    st.html(f'<div class="sl-scroll"><table class="sl-table">{lines}</table></div>')
+    chosen = st.selectbox(t("run.files.choose"), names, index=None, key=f"file-{run.id}", width=520)
+    if chosen:
+        _file(run, chosen)
+
+
+def _file(run: Run, name: str) -> None:
+    try:
+        path = confine(run.path, name)
+        size = path.stat().st_size
+    except (SynthLoopError, OSError) as error:
+        st.error(escape(error), icon=icon("error"))
+        return
+    if size <= _DOWNLOAD:
+        st.download_button(
+            t("run.files.download"),
+            path.read_bytes,
+            file_name=path.name,
+            icon=icon("download"),
+            key=f"download-{run.id}",
+        )
+    if path.suffix in _TEXT:
+        st.code("\n".join(_tail(path, 64 << 10)), language=None, height=320)

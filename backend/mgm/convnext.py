@@ -256,8 +256,9 @@ def read_trunk(directory: Path) -> tuple[ConvNextConfig, dict[str, Tensor]]:
         )
     weights = {
         name.removeprefix("visual.trunk."): tensor
-        for name, tensor in read_weights(file).items()
-        if name.startswith("visual.trunk.")
+        for name, tensor in read_weights(
+            file, lambda name: name.startswith("visual.trunk.")
+        ).items()
     }
     drop_path = read_vision_settings(directory).get("timm_drop_path", DROP_PATH)
     try:

@@ -65,13 +65,17 @@ def test_mgm_oracle_gradients_of_finetuning(mgm: MGM) -> None:
     gradients_are(mgm, "finetune", tiny.tensors("grads_stage2"))
 
 
-def test_mgm_oracle_gradients_with_checkpointing(mgm: MGM) -> None:
+@pytest.mark.parametrize("chunk", [0, 1, 2])
+@pytest.mark.parametrize(("stage", "file"), [("pretrain", 1), ("finetune", 2)])
+def test_mgm_oracle_gradients_with_memory_levers(
+    mgm: MGM, stage: str, file: int, chunk: int
+) -> None:
     mgm.model.model.mining_checkpointing = True
-    mgm.model.model.tower_chunk = 1
+    mgm.model.model.tower_chunk = chunk
     mgm.model.set_activation_checkpointing()
     mgm.model.train()
     mgm.model.model.vision_tower_aux.set_drop_path(0)
-    gradients_are(mgm, "finetune", tiny.tensors("grads_stage2"))
+    gradients_are(mgm, stage, tiny.tensors(f"grads_stage{file}"))
 
 
 @pytest.mark.parametrize("number", [0, 1])

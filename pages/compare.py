@@ -15,7 +15,7 @@ from backend.evaluation.evidence import Evaluated, parameter_differences
 from backend.runs import Run
 from backend.workspace import Workspace
 from pages.widgets.colors import run_color
-from pages.widgets.comparisons import comparison, known_metrics, metric_entry, metrics_table
+from pages.widgets.comparisons import comparison, known_metrics, metrics_table
 from pages.widgets.gallery import pager, style
 from pages.widgets.question_card import gold_text, pair_card
 from pages.widgets.score_charts import (
@@ -26,6 +26,7 @@ from pages.widgets.score_charts import (
     dumbbell,
     loss_curves,
 )
+from pages.widgets.scores import metric_entry
 from pages.widgets.states import empty, failed, switch_link
 from pages.widgets.text import escape, language, t, workspace
 from pages.widgets.url import keep, restore

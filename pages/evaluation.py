@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import streamlit as st
-from pages.widgets.run_view import run_view
 
+from backend.evaluation.comparison import METRICS
 from backend.runs import Run, State
 from backend.workspace import Workspace
 from pages.widgets.colors import run_color
 from pages.widgets.forms import stage_form
 from pages.widgets.gallery import pager, style
 from pages.widgets.question_card import live_card, question_card
+from pages.widgets.run_view import run_view
 from pages.widgets.score_charts import CONFIG, category_bars
-from pages.widgets.scores import contract_text, score_metric
+from pages.widgets.scores import contract_text, metric_entry, score_metric
 from pages.widgets.states import empty, switch_link
 from pages.widgets.text import escape, t, workspace
 from pages.widgets.url import keep, restore
@@ -103,8 +104,9 @@ def live(run_id: str) -> None:
 def results(space: Workspace, run: Run, scores: list[Score]) -> None:
     """Scores with their intervals, then one benchmark in detail."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        for score in scores:
-            score_metric(score)
+        for metric in METRICS:
+            if entry := metric_entry(scores[0].run.scores, metric):
+                score_metric(metric, entry)
         switch_link("pages/compare.py", t("evaluation.compare"), ":material/compare_arrows:",
                     {"runs": run.id})  # fmt: skip
     by_name = {score.benchmark: score for score in scores}

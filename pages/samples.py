@@ -92,7 +92,7 @@ def explore(space: Workspace, versions: list[DatasetRow]) -> None:
             width=360,
             on_change=first_page,
         )
-    left, right = st.container(key="sides").columns([1, 3], gap="medium")
+    left, right = st.container(key="sides").columns([2, 5], gap="medium")
     with left:
         filters = facet_column(space, reference, search or "")
     with right:
@@ -224,7 +224,11 @@ def gallery(space: Workspace, dataset: DatasetRow, rows: list[dict[str, Any]]) -
                 continue
             with st.container(border=True, key=f"card-{index}"):
                 st.html(card_html(row, small, telling(row, spreads)))
-                with st.container(horizontal=True, horizontal_alignment="distribute"):
+                with st.container(
+                    horizontal=True,
+                    horizontal_alignment="distribute",
+                    vertical_alignment="center",
+                ):
                     st.button(
                         t("samples.open"),
                         key=f"open-{row['sample_id']}",

@@ -13,7 +13,7 @@ from backend.evaluation.comparison import METRICS, Metric, Pair, compare
 from backend.evaluation.statistics import Comparison
 from backend.runs import Run
 from backend.workspace import Workspace
-from pages.widgets.scores import contract_text
+from pages.widgets.scores import contract_text, metric_entry
 from pages.widgets.text import duration, gib, number, t
 from store.answers import paired_answers
 from store.compared import Compared
@@ -45,24 +45,6 @@ def comparison(candidate: Run, baseline: Run, metric: Metric) -> Comparison | No
     if None in files:
         return None
     return _compared(candidate, baseline, metric, repr(files))
-
-
-def metric_entry(scores: dict[str, Any], metric: Metric) -> dict[str, Any] | None:
-    """The part of scores.json that holds a metric, with score, interval, n and contract."""
-    entry = scores.get("mmbench" if metric == "mmbench_vlmeval" else metric)
-    if not isinstance(entry, dict) or entry.get("score") is None:
-        return None
-    if metric != "mmbench_vlmeval":
-        return entry
-    if entry.get("vlmeval_score") is None:
-        return None
-    return {
-        **entry,
-        "score": entry["vlmeval_score"],
-        "interval": entry.get("vlmeval_interval"),
-        "categories": entry.get("vlmeval_categories") or {},
-        "contract": {**(entry.get("contract") or {}), "scorer": "mmbench-vlmeval-circular"},
-    }
 
 
 def known_metrics(found: Sequence[Compared]) -> list[Metric]:

@@ -49,6 +49,8 @@ STYLE = """<style>
 .sl-line li { position: relative; margin: 0; padding: 0 0 16px 24px;
   border-left: 2px solid color-mix(in srgb, currentColor 18%, transparent); }
 .sl-line li:last-child { border-color: transparent; padding-bottom: 0; }
+.sl-line strong { overflow-wrap: anywhere; }
+.sl-badges > * { min-width: 0; }
 .sl-line li::before { content: ""; position: absolute; left: -7px; top: 5px; width: 12px;
   height: 12px; border-radius: 50%; background: var(--c, gray); }
 .sl-table { border-collapse: collapse; width: 100%; font-size: 0.8125rem; }
@@ -70,14 +72,15 @@ STYLE = """<style>
   grid-template-columns: repeat(auto-fill, minmax(min(184px, 100%), 1fr)); }
 .st-key-gallery-histograms {
   grid-template-columns: repeat(auto-fill, minmax(min(280px, 100%), 1fr)); }
-[class*="st-key-step-"] button { justify-content: flex-start; text-align: left; }
+[class*="st-key-step-"] button, [class*="st-key-step-"] button > div {
+  justify-content: flex-start; text-align: left; width: 100%; }
 [class*="st-key-gallery"] > * { width: 100% !important; min-width: 0; }
 [class*="st-key-gallery"] > :has(> .st-key-open-card), .st-key-open-card { grid-column: 1 / -1; }
 @media (max-width: 1000px) {
-  .st-key-sides > [data-testid="stLayoutWrapper"] > [data-testid="stHorizontalBlock"],
-  .st-key-sides > [data-testid="stHorizontalBlock"] { flex-wrap: wrap; }
-  .st-key-sides > [data-testid="stLayoutWrapper"] > [data-testid="stHorizontalBlock"] > *,
-  .st-key-sides > [data-testid="stHorizontalBlock"] > * { min-width: 100%; }
+  [class*="st-key-sides"] > [data-testid="stLayoutWrapper"] > [data-testid="stHorizontalBlock"],
+  [class*="st-key-sides"] > [data-testid="stHorizontalBlock"] { flex-wrap: wrap; }
+  [class*="st-key-sides"] > [data-testid="stLayoutWrapper"] > [data-testid="stHorizontalBlock"] > *,
+  [class*="st-key-sides"] > [data-testid="stHorizontalBlock"] > * { min-width: 100%; }
 }
 </style>"""
 

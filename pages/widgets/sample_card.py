@@ -93,7 +93,7 @@ def detail(workspace: Workspace, reference: str, row: Row) -> None:
     )
     steps = lineage(workspace, reference, row["sample_id"])
     verdict = verdicts(workspace, reference).get(row["sample_id"])
-    left, right = st.columns([5, 6], gap="medium")
+    left, right = st.container(key="sides-detail").columns([5, 6], gap="medium")
     with left:
         st.html(picture(large, row["text"] or "", "sl-large"))
         verdict_buttons(workspace, reference, row["sample_id"], verdict)

@@ -6,19 +6,39 @@ from typing import Any
 
 import streamlit as st
 
+from backend.evaluation.comparison import Metric
 from pages.widgets.text import escape, t
-from store.answers import Score
 
 
-def score_metric(score: Score) -> None:
+def metric_entry(scores: dict[str, Any], metric: Metric) -> dict[str, Any] | None:
+    """The part of scores.json that holds a metric, with score, interval, n and contract."""
+    entry = scores.get("mmbench" if metric == "mmbench_vlmeval" else metric)
+    if not isinstance(entry, dict) or entry.get("score") is None:
+        return None
+    if metric != "mmbench_vlmeval":
+        return entry
+    if entry.get("vlmeval_score") is None:
+        return None
+    return {
+        **entry,
+        "score": entry["vlmeval_score"],
+        "interval": entry.get("vlmeval_interval"),
+        "categories": entry.get("vlmeval_categories") or {},
+        "contract": {**(entry.get("contract") or {}), "scorer": "mmbench-vlmeval-circular"},
+    }
+
+
+def score_metric(metric: Metric, entry: dict[str, Any]) -> None:
     """One figure with interval and contract."""
+    known = interval_text(entry.get("interval"))
+    count = entry.get("n")
     st.metric(
-        t(f"parameter.benchmarks.{score.benchmark}"),
-        f"{score.score:.1f}",
-        help=escape(contract_text(score.contract)),
+        t(f"evaluation.metric.{metric}"),
+        f"{entry['score']:.1f}",
+        help=escape(contract_text(entry.get("contract") or {})),
         border=True,
         width=280,
-        delta=interval_text(score.interval) + ("" if score.n is None else f", n = {score.n:,}"),
+        delta=known if count is None else t("evaluation.of_n", interval=known, n=f"{count:,}"),
         delta_color="off",
         delta_arrow="off",
     )

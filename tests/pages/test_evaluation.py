@@ -33,7 +33,7 @@ def test_without_a_checkpoint_the_page_names_the_one_step(tmp_path: Path, monkey
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_a_score_never_stands_without_interval_and_contract(workspace, monkeypatch, lang):
     app = visit("evaluation", workspace, monkeypatch, lang, run=BASELINE)
-    assert [metric.value for metric in app.metric] == ["33.3", "0.0"]
+    assert [metric.value for metric in app.metric] == ["33.3", "0.0", "0.0"]
     assert all("95%" in metric.delta for metric in app.metric)
     assert "sha256 000000000000" in words(app)
 

@@ -223,7 +223,10 @@ def problem_sentence(problem: Problem) -> str:
     """A preflight's finding in words, its remedy included."""
     if not problem.code:
         return f"{problem.values['problem']} {problem.values['remedy']}".strip()
-    return t(f"problem.{problem.code}", **problem.values)
+    values = dict(problem.values)
+    if "asset" in values:
+        values["asset"] = known_text(f"asset.{values['asset']}", str(values["asset"]))
+    return t(f"problem.{problem.code}", **values)
 
 
 def _start(

@@ -133,8 +133,8 @@ def fit(
 
 
 def _way(settings: MemorySettings) -> tuple[str, ...]:
-    """What makes two configurations the same kind; adapters hardly care for their optimizer."""
-    if settings.adapters:
+    """What makes two configurations the same kind; few trained weights need no lean optimizer."""
+    if settings.method != "full":
         return (settings.method,)
     return (settings.method, settings.optimizer, settings.precision, settings.offload)
 

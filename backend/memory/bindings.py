@@ -1,0 +1,79 @@
+"""Between a stage's parameters and `MemorySettings`: which parameter is which lever."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from backend.errors import UsageError
+from backend.memory.settings import MemorySettings
+from backend.stages import stage as known_stage
+
+GLOBAL_BATCH = {"pretrain": 256, "finetune": 128}
+"""The kit's, per stage."""
+KIT: dict[str, dict[str, Any]] = {
+    "pretrain": {
+        "method": "projector",
+        "precision": "fp32_master",
+        "zero_stage": 2,
+        "offload": "optimizer",
+        "model_max_length": 2048,
+        "micro_batch_size": 4,
+        "activation_checkpointing": True,
+    },
+    "finetune": {
+        "method": "full",
+        "precision": "fp32_master",
+        "zero_stage": 2,
+        "offload": "optimizer",
+        "model_max_length": 2048,
+        "micro_batch_size": 4,
+        "activation_checkpointing": True,
+    },
+}
+"""The kit's recipe, as far as memory depends on it: what a parameter is that nobody names."""
+RENAMED = {"positions": "model_max_length"}
+"""Settings whose parameter has another name."""
+DERIVED = ("gradient_accumulation", "label_fraction", "images_per_sample", "views")
+"""Settings that no parameter names: they follow from the data and the batch sizes."""
+
+
+def settings_of(stage: str, parameters: dict[str, Any]) -> MemorySettings:
+    """The settings that a stage's parameters ask for.
+
+    Args:
+        stage: `pretrain` or `finetune`.
+        parameters: Of the stage; those that are missing have the kit's values.
+
+    Raises:
+        UsageError: The stage does not train, or the parameters contradict each other.
+    """
+    if stage not in KIT:
+        raise UsageError("only pretrain and finetune are planned.", place=stage)
+    values = KIT[stage] | {key: value for key, value in parameters.items() if value is not None}
+    if stage == "pretrain":
+        values["method"] = "projector"
+    known = {
+        field.name: values[RENAMED.get(field.name, field.name)]
+        for field in fields(MemorySettings)
+        if RENAMED.get(field.name, field.name) in values
+    }
+    devices = int(known.get("devices", 1))
+    micro = int(known["micro_batch_size"])
+    batch = int(values.get("global_batch_size", GLOBAL_BATCH[stage]))
+    known["gradient_accumulation"] = max(1, batch // (micro * devices))
+    return MemorySettings(**known)
+
+
+def parameters_of(changes: dict[str, Any]) -> dict[str, Any]:
+    """Changed settings as parameters of the stage; derived ones are left out."""
+    return {
+        RENAMED.get(name, name): value for name, value in changes.items() if name not in DERIVED
+    }
+
+
+def form_parameters(stage: str, settings: MemorySettings) -> dict[str, Any]:
+    """A whole configuration as far as the stage's form has fields for it."""
+    fields_of_form = known_stage(stage).parameters.model_fields
+    values = parameters_of(vars(settings))
+    return {name: value for name, value in values.items() if name in fields_of_form}

@@ -1,0 +1,68 @@
+"""One stacked bar of predicted memory against one card."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from backend.memory.cards import usable
+from backend.memory.parts import GIB, PARTS, Prediction
+from backend.memory.plan import gib
+from pages.widgets.colors import OKABE_ITO
+from pages.widgets.text import html, t
+
+COLORS = dict(zip(PARTS, OKABE_ITO, strict=True))
+"""One color a part, everywhere."""
+_STYLE = """<style>
+.sl-memory { font-size: 0.875rem; line-height: 20px; }
+.sl-memory-track { position: relative; height: 56px; margin: 28px 0 12px; }
+.sl-memory-card { position: absolute; inset: 0 auto 0 0; border-radius: 6px;
+  border: 2px solid color-mix(in srgb, currentColor 45%, transparent);
+  background: color-mix(in srgb, currentColor 5%, transparent); }
+.sl-memory-fill { position: absolute; inset: 4px auto 4px 0; display: flex; gap: 1px;
+  border-radius: 4px; overflow: hidden; }
+.sl-memory-fill div { min-width: 2px; }
+.sl-memory-limit { position: absolute; top: -24px; font-size: 0.75rem; white-space: nowrap; }
+.sl-memory-legend { display: flex; flex-wrap: wrap; gap: 4px 16px; }
+.sl-memory-legend span { white-space: nowrap; }
+.sl-memory-legend i { display: inline-block; width: 10px; height: 10px; border-radius: 2px;
+  margin-right: 6px; }
+</style>"""
+
+
+def memory_bar(prediction: Prediction, total: int) -> None:
+    """Show every part, the largest first, against a card of `total` bytes.
+
+    The card's frame has the size that training can use, with the context drawn inside it as the
+    first part that nobody can avoid.
+    """
+    room = usable(total) + prediction.context
+    scale = max(room, prediction.device_total) * 1.02
+    shown = sorted(
+        (name for name in PARTS if prediction.parts[name] > 0),
+        key=lambda name: (name == "context", -prediction.parts[name]),
+    )
+    segments = "".join(
+        f'<div title="{html(_words(prediction, name))}" style="width:'
+        f"{100 * prediction.parts[name] / prediction.device_total:.2f}%;"
+        f'background:{COLORS[name]}"></div>'
+        for name in shown
+    )
+    legend = "".join(
+        f'<span><i style="background:{COLORS[name]}"></i>{html(_words(prediction, name))}</span>'
+        for name in shown
+    )
+    limit = t("memory.bar.room", total=f"{total / GIB:.3g}", room=gib(usable(total)))
+    alternative = ", ".join(_words(prediction, name) for name in shown)
+    st.html(
+        f'{_STYLE}<div class="sl-memory"><div class="sl-memory-track" role="img" '
+        f'aria-label="{html(alternative)}">'
+        f'<div class="sl-memory-card" style="width:{100 * room / scale:.2f}%"></div>'
+        f'<div class="sl-memory-fill" style="width:'
+        f'{100 * prediction.device_total / scale:.2f}%">{segments}</div>'
+        f'<div class="sl-memory-limit">{html(limit)}</div></div>'
+        f'<div class="sl-memory-legend">{legend}</div></div>'
+    )
+
+
+def _words(prediction: Prediction, name: str) -> str:
+    return f"{t(f'memory.part.{name}')} {gib(prediction.parts[name])} GiB"

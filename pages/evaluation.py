@@ -17,7 +17,7 @@ from pages.widgets.run_view import run_view
 from pages.widgets.score_charts import CONFIG, category_bars
 from pages.widgets.scores import contract_text, metric_entry, score_metric
 from pages.widgets.states import empty, switch_link
-from pages.widgets.text import escape, t, workspace
+from pages.widgets.text import duration, escape, t, workspace
 from pages.widgets.url import keep, restore
 from store.answers import Score, latest_answers, question_page, run_scores
 from store.runs import RunRow, run_row, run_rows
@@ -48,9 +48,24 @@ def show() -> None:
             stage_form("evaluate")
         return
     with st.expander(t("evaluation.new"), icon=":material/add:", expanded=not rows):
-        stage_form("evaluate")
+        limit = stage_form("evaluate").get("limit")
+        if about := predicted(rows, limit if isinstance(limit, int) else None):
+            st.caption(about)
     if rows:
         chosen(space, rows)
+
+
+def predicted(rows: list[RunRow], limit: int | None) -> str:
+    """How long an evaluation will about take, by the latest one that has succeeded."""
+    for row in rows:
+        seconds = row.duration_s(0) if row.state is State.SUCCEEDED and row.ended_at else None
+        counts = [entry["n"] for entry in row.scores.values() if entry.get("n")]
+        if seconds is None or not counts:
+            continue
+        asked = [min(count, limit) if limit else count for count in counts]
+        time = duration(seconds * sum(asked) / sum(counts))
+        return t("evaluation.about", time=time, n=f"{sum(asked):,}", run=escape(row.label))
+    return ""
 
 
 def chosen(space: Workspace, rows: list[RunRow]) -> None:

@@ -11,10 +11,17 @@ from html import escape as escape_html
 from pathlib import Path
 
 import streamlit as st
+from streamlit.runtime.pages_manager import PagesManager
 
 from backend.errors import UsageError
 from backend.messages import LANGUAGES, message
 from backend.workspace import Workspace
+
+if PagesManager.uses_pages_directory:
+    # Until `st.navigation` ran once, Streamlit takes the folder `pages/` for its old kind of
+    # pages: a server whose first visitor follows a link to a page would never run `app.py`.
+    PagesManager.uses_pages_directory = False
+    st.rerun()
 
 UNKNOWN = "–"
 """What stands for a value that nobody knows."""

@@ -100,3 +100,8 @@ def test_hostile_answers_stay_text(tmp_path: Path, monkeypatch):
     assert "<script" not in html
     assert "<img src=x" not in html
     assert "&lt;script&gt;" in html
+
+
+def test_the_duration_is_predicted_from_the_latest_evaluation(workspace, monkeypatch):
+    app = visit("evaluation", workspace, monkeypatch)
+    assert "About 1 min 15 s for 12 questions, as better took" in words(app)

@@ -12,7 +12,6 @@ from backend.errors import InputError, UsageError
 from backend.mgm.modeling import MGMGemmaForCausalLM
 
 KINDS = ("nf4",)
-CPU_BLOCK = 32
 
 
 def quantize_language_model(model: MGMGemmaForCausalLM, kind: str) -> None:
@@ -69,9 +68,9 @@ def _quantized(linear: nn.Linear) -> nn.Module:
     layer.weight = values._quantize(weight.device)
     if linear.bias is not None:
         layer.bias = linear.bias
-    # The packed form for CPUs takes blocks of 32 rows and fails on any other number.
-    if linear.out_features % CPU_BLOCK:
-        layer.support_avx512bf16_for_cpu = False
+    # On CPUs evaluation would repack the weights into a form that takes only multiples of 32 rows
+    # and has no gradient: a backward pass after it loses the gradient without a word.
+    layer.support_avx512bf16_for_cpu = False
     module: nn.Module = layer
     return module
 

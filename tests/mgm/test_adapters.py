@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from bitsandbytes.functional import dequantize_4bit
 from safetensors.torch import save_file
+from torch.testing import assert_close
 
 from backend.errors import InputError, UsageError
 from backend.mgm import adapters, checkpoints
@@ -123,23 +125,43 @@ def test_merged_adapter_becomes_a_full_checkpoint(lora: MGM, tmp_path: Path) -> 
     assert torch.allclose(logits(again), with_adapter, atol=1e-5)
 
 
-def test_adapter_on_four_bits_answers_alike_and_saves_itself(zoo, tmp_path: Path) -> None:
-    model, processor = tiny.load_lora(zoo, quantize="nf4")
+@pytest.fixture
+def four_bits(zoo) -> MGM:
+    """The kit's adapter on a quantized language model."""
+    return tiny.load_lora(zoo, quantize="nf4")
+
+
+def test_four_bits_have_the_gradients_of_the_weights_they_stand_for(four_bits: MGM, zoo) -> None:
+    exact = tiny.load_lora(zoo).model
+    for name, layer in adapters.adapted_layers(four_bits.model).items():
+        weight = layer.get_base_layer().weight
+        assert weight.dtype == torch.uint8
+        values = dequantize_4bit(weight.data, weight.quant_state)
+        exact.get_submodule(name).get_base_layer().weight.data.copy_(values)
+    assert torch.allclose(logits(four_bits.model), logits(exact), atol=1e-4)
+    for model in (four_bits.model, exact):
+        model.select_trainable("adapter")
+        model(**tiny.forward_inputs()).loss.backward()
+    trained = [name for name, p in exact.named_parameters() if p.grad is not None]
+    assert len(trained) == len(tiny.answers("lora_keys")["trainable"])
+    for name in trained:
+        found, wanted = (m.get_parameter(name).grad for m in (four_bits.model, exact))
+        assert_close(found, wanted, rtol=1e-3, atol=1e-5)
+
+
+def test_four_bits_answer_alike(four_bits: MGM) -> None:
     exact = tiny.tensors("lora_forward")["logits"]
-    error = (logits(model) - exact).abs().mean() / exact.abs().mean()
+    error = (logits(four_bits.model) - exact).abs().mean() / exact.abs().mean()
     assert 0 < error < 0.25
-    model.select_trainable("adapter")
-    model(**tiny.forward_inputs()).loss.backward()
-    layer = model.model.layers[0].self_attn.q_proj
-    assert layer.lora_B.default.weight.grad.abs().sum() > 0
-    adapters.save_adapter(tmp_path, model, processor)
-    assert names_and_shapes(tmp_path / "adapter_model.bin").keys() == (
-        tiny.answers("lora_keys")["adapter_model.bin"].keys()
-    )
+
+
+def test_adapter_on_four_bits_saves_itself_alone(four_bits: MGM, lora: MGM, tmp_path: Path) -> None:
+    adapters.save_adapter(tmp_path, four_bits.model, four_bits.processor)
+    assert torch.equal(logits(checkpoints.load(tmp_path).model), logits(lora.model))
     with pytest.raises(UsageError, match="four-bit"):
-        adapters.merge_adapter(model)
+        adapters.merge_adapter(four_bits.model)
     with pytest.raises(UsageError, match="full checkpoint"):
-        checkpoints.save(tmp_path / "full", model)
+        checkpoints.save(tmp_path / "full", four_bits.model)
 
 
 def test_adapter_is_injected_once_and_merged_once(lora: MGM, mgm: MGM, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import streamlit as st
-from pages.widgets.run_view import run_view
 
 from backend.errors import SynthLoopError
 from backend.files import read_json
@@ -26,6 +25,7 @@ from pages.widgets.recipe_editor import (
     step_list,
     templates,
 )
+from pages.widgets.run_view import run_view
 from pages.widgets.score_charts import CONFIG, funnel
 from pages.widgets.states import failed, switch_link
 from pages.widgets.text import t, workspace
@@ -78,7 +78,9 @@ def recipe(space: Workspace, rows: list[RunRow]) -> None:
     first, second, third = st.container(key="sides").columns([4, 4, 4], gap="medium")
     with first:
         st.subheader(t("synthesis.operators"))
-        place = step_list(current, catalogue)
+        latest = next((r for r in rows if _ran(r, name)), None)
+        counted = run_funnel(Run(space.runs / latest.id)) if latest else []
+        place = step_list(current, catalogue, counted)
         save_form(space, current, catalogue, _TEMPLATE)
     with second:
         st.subheader(t("synthesis.operator"))
@@ -103,13 +105,7 @@ def preview(space: Workspace, rows: list[RunRow], name: str) -> None:
         pressed = st.button(t("synthesis.preview.button"), icon=":material/science:")
     if pressed:
         _start_preview(space, name, dataset)
-    found = [
-        row
-        for row in rows
-        if row.stage == "synthesize"
-        and row.parameters.get("preview")
-        and row.parameters.get("recipe") in (name, DRAFT)
-    ]
+    found = [row for row in rows if _ran(row, name) and row.parameters.get("preview")]
     if not found:
         st.caption(t("synthesis.preview.none"))
         return
@@ -260,6 +256,11 @@ def _choose(space: Workspace, rows: list[RunRow]) -> Run | None:
         width=480,
     )
     return Run.find(space, run_id)
+
+
+def _ran(row: RunRow, name: str) -> bool:
+    """Whether a run is of this recipe or of changes to one."""
+    return row.stage == "synthesize" and row.parameters.get("recipe") in (name, DRAFT)
 
 
 def _full(rows: list[RunRow]) -> list[RunRow]:

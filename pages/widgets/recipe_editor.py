@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
@@ -19,8 +20,9 @@ from backend.synthesis.recipes import load_recipe, recipe_names
 from backend.workspace import Workspace
 from pages.widgets.recipe_draft import DRAFT, Draft, save
 from pages.widgets.states import failed
-from pages.widgets.text import escape, t
+from pages.widgets.text import escape, number, t
 from pages.widgets.words import known_text
+from store.funnel import FunnelStep
 
 _DRAFT = "recipe draft"
 _CHOSEN = "recipe step"
@@ -80,8 +82,15 @@ def template_line(name: str) -> str:
     return known_text(f"recipe.{name}.help", t("synthesis.own_recipe"))
 
 
-def step_list(current: Draft, catalogue: Catalogue | None) -> int:
+def step_list(
+    current: Draft, catalogue: Catalogue | None, counted: Sequence[FunnelStep] = ()
+) -> int:
     """The operators in their order, with buttons to move, remove and add.
+
+    Args:
+        current: The draft.
+        catalogue: What may be added.
+        counted: What the latest run of this recipe counted, shown where the operator is the same.
 
     Returns:
         The chosen step's place.
@@ -90,7 +99,7 @@ def step_list(current: Draft, catalogue: Catalogue | None) -> int:
     for place, step in enumerate(current.steps):
         with st.container(horizontal=True, gap=None, vertical_alignment="center"):
             st.button(
-                f"{place + 1}\\. {escape(step.name)}",
+                f"{place + 1}\\. {escape(step.name)}{_counts(step.name, place, counted)}",
                 key=f"step-{place}",
                 type="secondary" if place == chosen else "tertiary",
                 width="stretch",
@@ -245,6 +254,13 @@ def _add(current: Draft, catalogue: Catalogue | None, chosen: int) -> None:
             on_click=_insert,
             args=(current, name, chosen + 1),
         )
+
+
+def _counts(name: str, place: int, counted: Sequence[FunnelStep]) -> str:
+    """How many samples came and went on, where that is known of this very operator."""
+    if place >= len(counted) or counted[place].operator != name or counted[place].after is None:
+        return ""
+    return f" :gray[{number(counted[place].before)} → {number(counted[place].after)}]"
 
 
 def _choose(place: int) -> None:

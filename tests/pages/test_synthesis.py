@@ -90,6 +90,17 @@ def test_an_edited_recipe_is_saved_under_a_new_name(workspace, monkeypatch):
     assert app.radio[0].value == "mine-2"
 
 
+def test_the_list_counts_what_the_latest_run_of_the_recipe_left(workspace, monkeypatch):
+    run = make_run(workspace, "synthesize", RUN, recipe="mine", dataset="seed/v1")
+    entries = [{"operator": name, "state": "finished", "before": before, "after": after}
+               for name, before, after in (("words_num_filter", 1200, 11), ("other", 9, 8))]  # fmt: skip
+    write_json(run.artifacts / "funnel.json", entries)
+    app = visit("synthesis", workspace, monkeypatch, recipe="mine", part="recipe")
+    first, second = steps(app)
+    assert first.endswith(":gray[1,200 → 11]")
+    assert "→" not in second
+
+
 def test_a_taken_name_is_refused_with_a_remedy(workspace, monkeypatch):
     app = visit("synthesis", workspace, monkeypatch, recipe="mine")
     app.text_input(key="recipe-name").set_value("clean").run()

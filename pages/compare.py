@@ -15,16 +15,14 @@ from backend.evaluation.evidence import Evaluated, parameter_differences
 from backend.runs import Run
 from backend.workspace import Workspace
 from pages.widgets.colors import run_color
+from pages.widgets.compare_charts import costs, losses
 from pages.widgets.comparisons import comparison, known_metrics, metrics_table
 from pages.widgets.gallery import pager, style
 from pages.widgets.question_card import gold_text, pair_card
 from pages.widgets.score_charts import (
     CONFIG,
     CategoryRow,
-    Cost,
-    cost_scatter,
     dumbbell,
-    loss_curves,
 )
 from pages.widgets.scores import metric_entry
 from pages.widgets.states import empty, failed, switch_link
@@ -34,13 +32,11 @@ from pages.widgets.words import known_text
 from store.answers import paired_answers, paired_page
 from store.compared import Compared, comparable, compared, distinct
 from store.datasets import dataset_row
-from store.metrics import smoothed
 from store.runs import RunRow, run_rows
 from store.thumbnails import question_thumbnails
 
 PAGE = "page"
 _SIZE = 8
-_GIB = 1 << 30
 
 
 def show() -> None:
@@ -224,57 +220,6 @@ def category_rows(pairs: pa.Table) -> list[CategoryRow]:
     ]
 
 
-def losses(space: Workspace, found: list[Compared], labels: dict[str, str]) -> None:
-    """Loss curves over each other, of one training stage."""
-    st.subheader(t("compare.losses"))
-    stages = [s for s in ("pretrain", "finetune") if any(_curves(space, found, labels, s))]
-    if not stages:
-        st.caption(t("compare.losses.none"))
-        return
-    restore("curve", stages, stages[0])
-    stage = st.segmented_control(
-        t("compare.stage"),
-        stages,
-        required=True,
-        format_func=lambda name: t(f"stage.{name}"),
-        key="curve",
-        on_change=keep("curve", stages[0]),
-        label_visibility="collapsed",
-    )
-    figure = loss_curves(
-        _curves(space, found, labels, stage), t("document.step"), t("document.loss")
-    )
-    st.plotly_chart(figure, config=CONFIG, key=f"losses-{stage}")
-
-
-def costs(found: list[Compared], labels: dict[str, str]) -> None:
-    """Score against duration or memory."""
-    st.subheader(t("compare.cost"))
-    metrics = known_metrics(found)
-    kinds = {
-        kind: points
-        for kind in ("duration", "peak_memory", "peak_host_memory")
-        if metrics and (points := _points(found, labels, metrics[0], kind))
-    }
-    if not kinds:
-        st.caption(t("compare.cost.none"))
-        return
-    first = next(iter(kinds))
-    restore("cost", list(kinds), first)
-    kind = st.segmented_control(
-        t("compare.cost"),
-        list(kinds),
-        required=True,
-        format_func=lambda name: t(f"document.{name}"),
-        key="cost",
-        on_change=keep("cost", first),
-        label_visibility="collapsed",
-    )
-    axis = t("compare.cost.minutes") if kind == "duration" else f"{t(f'document.{kind}')} (GiB)"
-    figure = cost_scatter(kinds[kind], axis, t(f"evaluation.metric.{metrics[0]}"))
-    st.plotly_chart(figure, config=CONFIG, key=f"cost-{kind}")
-
-
 def differences(space: Workspace, found: list[Compared], labels: dict[str, str]) -> None:
     """What differs in configuration and in data."""
     st.subheader(t("document.configuration"))
@@ -337,36 +282,6 @@ def won_and_lost(
                         ":material/image_search:",
                         {"dataset": dataset, "like": words},
                     )
-
-
-def _points(found: list[Compared], labels: dict[str, str], metric: Metric, kind: str) -> list[Cost]:
-    points = []
-    for one in found:
-        entry = metric_entry(one.evaluation.scores, metric) if one.evaluation else None
-        cost = one.seconds if kind == "duration" else getattr(one, kind)
-        if entry is not None and cost is not None:
-            amount = cost / 60 if kind == "duration" else cost / _GIB
-            interval = entry.get("interval")
-            points.append(
-                Cost(
-                    labels[one.row.id],
-                    amount,
-                    entry["score"],
-                    run_color(one.row.id),
-                    tuple(interval) if interval else None,
-                )
-            )
-    return points
-
-
-def _curves(space: Workspace, found: list[Compared], labels: dict[str, str], stage: str) -> list:
-    """Label, color and smoothed loss of each run that has one."""
-    known = []
-    for one in found:
-        run = one.training(space, stage)
-        if run is not None and len(curve := smoothed(run, "loss")):
-            known.append((labels[one.row.id], run_color(one.row.id), curve))
-    return known
 
 
 def _run(space: Workspace, one: Compared) -> Run:

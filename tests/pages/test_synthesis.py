@@ -92,8 +92,9 @@ def test_an_edited_recipe_is_saved_under_a_new_name(workspace, monkeypatch):
 
 def test_the_list_counts_what_the_latest_run_of_the_recipe_left(workspace, monkeypatch):
     run = make_run(workspace, "synthesize", RUN, recipe="mine", dataset="seed/v1")
+    known = (("words_num_filter", 1200, 11), ("other", 9, 8))
     entries = [{"operator": name, "state": "finished", "before": before, "after": after}
-               for name, before, after in (("words_num_filter", 1200, 11), ("other", 9, 8))]  # fmt: skip
+               for name, before, after in known]  # fmt: skip
     write_json(run.artifacts / "funnel.json", entries)
     app = visit("synthesis", workspace, monkeypatch, recipe="mine", part="recipe")
     first, second = steps(app)

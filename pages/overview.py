@@ -7,10 +7,10 @@ import time
 
 import plotly.graph_objects as go
 import streamlit as st
+from backend.profiles import defaults
 from plotly.subplots import make_subplots
 
 from backend.errors import SynthLoopError
-from backend.profiles import defaults
 from backend.runs import Run, State
 from backend.supervisor import start, stop
 from backend.workspace import Workspace
@@ -41,6 +41,7 @@ from store.runs import RunRow, run_rows
 _LIVE = "3s"
 _LOOPS = ("baseline", "synthesis")
 _FINDINGS = 5
+_QUIET = "#808890"
 _PHASE_STATES: dict[str, tuple[str, BadgeColor]] = {
     "open": ("radio_button_unchecked", "gray"),
     "running": ("progress_activity", "blue"),
@@ -84,7 +85,7 @@ def _body(live: bool) -> None:
 
 
 def _cards(shown: list[Phase]) -> None:
-    with st.grid("auto", min_column_width=184):
+    with st.grid("auto", min_column_width=152):
         for place, phase in enumerate(shown):
             with st.container(border=True, key=f"phase-{place}", height="stretch"):
                 symbol, color = _PHASE_STATES[phase.state]
@@ -170,8 +171,11 @@ def _scores(now: Standing) -> None:
         _points(figure, column, name, scored)
         base = now.baseline.score(name) if now.baseline else None
         if base is not None:
-            figure.add_hline(y=base, line={"dash": "dash", "width": 1}, row=1, col=column)
-    figure.update_xaxes(showgrid=False, nticks=4)
+            figure.add_hline(
+                y=base, line={"dash": "dash", "width": 1, "color": _QUIET}, row=1, col=column
+            )
+    figure.update_xaxes(showgrid=False, nticks=3, tickangle=0, tickformat="%H:%M\n%b %d")
+    figure.update_yaxes(nticks=5)
     figure.update_layout(
         height=280, margin={"l": 8, "r": 8, "t": 32, "b": 8}, uirevision="scores",
         showlegend=False,
@@ -201,6 +205,7 @@ def _points(figure: go.Figure, column: int, name: str, scored: list[RunRow]) -> 
                 "arrayminus": [value - span[0] for span, value in zip(spans, values, strict=True)],
                 "thickness": 1,
                 "width": 4,
+                "color": _QUIET,
             },
             text=[html(run_label(row)) for row in known],
             hovertemplate="%{text}<br>%{y:.1f}<extra></extra>",
@@ -222,8 +227,14 @@ def _going_on(now: Standing, space: Workspace) -> None:
 
 
 def _active(row: RunRow, run: Run) -> None:
-    with st.container(horizontal=True, vertical_alignment="center"):
-        switch_link("pages/runs.py", escape(run_label(row)), icon("monitoring"), {"run": row.id})
+    with st.container(horizontal=True, vertical_alignment="center", wrap=False):
+        st.page_link(
+            "pages/runs.py",
+            label=escape(run_label(row)),
+            icon=icon("monitoring"),
+            query_params={"run": row.id},
+            width="stretch",
+        )
         with st.popover(t("run.stop"), icon=icon("stop_circle"), key=f"stop-{row.id}"):
             st.write(t("run.stop.ask"))
             if st.button(t("run.stop.now"), key=f"stop-now-{row.id}", icon=icon("stop")):

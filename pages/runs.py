@@ -136,7 +136,7 @@ def _columns(rows: list[RunRow]) -> dict[str, list[Any]]:
     now = time.time()
     return {
         "state": [t(f"state.{row.state}") for row in rows],
-        "name": [row.name or row.name_behind or row.id for row in rows],
+        "name": [row.name or row.name_behind or row.id[-4:] for row in rows],
         "stage": [known_text(f"stage.{row.stage}", row.stage) for row in rows],
         "data": [row.dataset for row in rows],
         "method": [row.method for row in rows],
@@ -156,7 +156,7 @@ def _column_config() -> dict[str, Any]:
     column = st.column_config
     return {
         "state": column.TextColumn(t("runs.state"), width=88),
-        "name": column.TextColumn(t("runs.name"), width=200),
+        "name": column.TextColumn(t("runs.name"), width=176),
         "stage": column.TextColumn(t("runs.stage"), width=112),
         "data": column.TextColumn(t("runs.data")),
         "method": column.TextColumn(t("runs.method"), width=72),

@@ -177,7 +177,13 @@ def _layout(figure: go.Figure, panels: list[Panel], revision: str) -> None:
             showarrow=False,
             font={"size": 13},
         )
-    legend = {"orientation": "h", "x": 1, "xanchor": "right", "yanchor": "bottom"}
+    legend = {
+        "orientation": "h",
+        "x": 1,
+        "xanchor": "right",
+        "yanchor": "bottom",
+        "font": {"size": 11},
+    }
     figure.update_layout(
         height=860,
         margin={"l": 8, "r": 8, "t": 28, "b": 8},

@@ -35,7 +35,8 @@ LEVEL_COLORS: dict[str, BadgeColor] = {"error": "red", "warning": "orange", "inf
 
 def run_color(run_id: str) -> str:
     """The run's own color, the same wherever it is drawn."""
-    return OKABE_ITO[zlib.crc32(run_id.encode()) % len(OKABE_ITO)]
+    # The last one, gray, says "other" or "unknown".
+    return OKABE_ITO[zlib.crc32(run_id.encode()) % (len(OKABE_ITO) - 1)]
 
 
 def icon(name: str) -> str:

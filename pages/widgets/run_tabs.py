@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
+from backend.profiles import defaults as profile_defaults
 
 from backend.errors import InputError, SynthLoopError
 from backend.files import confine, read_lines
 from backend.memory.health import advice, describe, judge_run
 from backend.memory.symptoms import Finding
-from backend.profiles import defaults as profile_defaults
 from backend.runs import Run
 from backend.stages import STAGES
 from pages.widgets.cards import event_sentence
@@ -123,9 +123,9 @@ def show_finding(finding: Finding) -> None:
     """A finding's sentence, its advice, and where to look."""
     box = {"error": st.error, "warning": st.warning}.get(finding.level, st.info)
     steps = ", ".join(number(step) for step in finding.steps[:5])
-    where = f" {t('run.health.steps', steps=steps)}" if steps else ""
+    where = f"\n\n{plain(t('run.health.steps', steps=steps))}" if steps else ""
     text = plain(describe(finding, language())) + f"\n\n{plain(advice(finding, language()))}"
-    box(text + plain(where), icon=icon(LEVEL_ICONS[finding.level]))
+    box(text + where, icon=icon(LEVEL_ICONS[finding.level]))
 
 
 def _events(run: Run) -> None:

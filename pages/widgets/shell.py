@@ -39,12 +39,16 @@ STYLE = """<style>
 .sl-wordmark span { opacity: 0.55; font-weight: 500; }
 .sl-space { font-size: 0.8125rem; opacity: 0.8; overflow-wrap: anywhere; line-height: 20px; }
 .sl-group { font-size: 0.75rem; opacity: 0.65; margin-top: 8px; line-height: 16px; }
-.sl-meter { font-size: 0.75rem; line-height: 16px; }
+.sl-meter { font-size: 0.75rem; line-height: 16px; margin: 16px 0 4px; }
 .sl-track { height: 6px; border-radius: 3px; overflow: hidden; margin: 6px 0;
   background: color-mix(in srgb, currentColor 12%, transparent); }
 .sl-fill { height: 100%; border-radius: 3px; background: #0072B2; }
 [data-testid="stSidebarUserContent"] [data-testid="stVerticalBlock"] { gap: 4px; }
 [data-testid="stSidebarUserContent"] [data-testid="stPageLink-NavLink"] { padding: 2px 8px; }
+[data-testid="stSidebarUserContent"] [data-testid="stPageLink-NavLink"] * { white-space: normal;
+  text-overflow: clip; overflow-wrap: anywhere; }
+.st-key-language { margin-top: 16px; }
+[class*="st-key-phase-"] [data-testid="stPageLink-NavLink"] { padding-left: 0; }
 </style>"""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -13,7 +12,7 @@ from backend.memory.bindings import form_parameters, settings_of
 from backend.memory.cards import CARDS, Card
 from backend.memory.fit import LEVERS, Lever, Option
 from backend.memory.parts import GIB, PARTS
-from backend.memory.plan import Plan, gib, plan_settings
+from backend.memory.plan import Plan, gib, option_title, plan_settings
 from backend.memory.probes import Correction, correction
 from backend.memory.settings import MemorySettings
 from backend.memory.shapes import MGM_2B, ModelShape
@@ -21,10 +20,11 @@ from backend.runs import Run, State
 from backend.workspace import Workspace
 from pages.widgets.colors import icon
 from pages.widgets.memory_bar import COLORS, memory_bar
-from pages.widgets.states import failed
-from pages.widgets.text import clock, escape, html, t, workspace
+from pages.widgets.states import failed, switch_link
+from pages.widgets.text import clock, escape, html, language, t, workspace
 from pages.widgets.words import known_text
 
+# Ways to update weights that a person chooses between.
 UPDATES: dict[str, dict[str, Any]] = {
     "kit": {
         "precision": "fp32_master",
@@ -37,19 +37,26 @@ UPDATES: dict[str, dict[str, Any]] = {
     "eight": {"precision": "bf16_stochastic", "optimizer": "adamw_8bit"},
     "paged": {"precision": "bf16_stochastic", "optimizer": "paged_adamw_8bit"},
 }
-"""Ways to update weights that a person chooses between."""
 _DEATHS = ("device_memory", "host_memory")
 _SHOWN_DEATHS = 5
 _GRADES = {"fits": "check_circle", "tight": "warning", "no": "cancel"}
 _KEPT = {"persist_state": "session"}
+_STYLE = """<style>
+[class*="st-key-memory-wrap"] [data-testid="stHorizontalBlock"] { flex-wrap: wrap; }
+.st-key-memory-wrap-sides > [data-testid="stLayoutWrapper"] > [data-testid="stHorizontalBlock"]
+  > [data-testid="stColumn"] { min-width: min(100%, 360px); }
+[class*="st-key-memory-wrap-option"] [data-testid="stColumn"] { min-width: min(100%, 240px); }
+[class*="st-key-memory-wrap-option"] [data-testid="stColumn"]:last-child { min-width: 112px; }
+</style>"""
 
 
 def show() -> None:
     """The page."""
+    st.html(_STYLE)
     st.title(t("memory.title"))
     st.caption(t("memory.intro"))
     space = workspace()
-    left, right = st.columns([2, 3], gap="large")
+    left, right = st.container(key="memory-wrap-sides").columns([2, 3], gap="large")
     with left:
         stage, settings, shape = choices(space)
     with right:
@@ -224,13 +231,13 @@ def _found_cards() -> list[Card]:
 def answer(found: Plan, corrected: Correction) -> None:
     """Verdict, bar, and the largest part with its cheapest cure."""
     box = {"fits": st.success, "tight": st.warning, "no": st.error}[found.grade]
-    box(f"**{escape(found.verdict.say(_language()))}**", icon=icon(_GRADES[found.grade]))
+    box(f"**{escape(found.verdict.say(language()))}**", icon=icon(_GRADES[found.grade]))
     memory_bar(found.prediction, found.budget)
     moment = t(f"memory.moment.{found.prediction.peak_moment}")
     host = t("memory.host", size=gib(found.prediction.host))
     st.caption(f"{t('memory.peak_moment', moment=moment)} {host}")
     if found.advice is not None:
-        st.markdown(escape(found.advice.say(_language())))
+        st.markdown(escape(found.advice.say(language())))
     else:
         part = found.prediction.largest
         size = gib(found.prediction.parts[part])
@@ -244,12 +251,6 @@ def answer(found: Plan, corrected: Correction) -> None:
                 device=escape(corrected.device),
             )
         )
-
-
-def _language() -> str:
-    from pages.widgets.text import language
-
-    return language()
 
 
 def make_it_fit(found: Plan) -> None:
@@ -274,11 +275,9 @@ def make_it_fit(found: Plan) -> None:
 
 
 def _option(found: Plan, option: Option, number: int) -> None:
-    names = [t(f"memory.lever.{lever}") for lever in option.levers] or [t("memory.as_asked")]
-    with st.container(border=True, key=f"option-{number}"):
+    with st.container(border=True, key=f"memory-wrap-option-{number}"):
         words, figures, button = st.columns([6, 6, 2], vertical_alignment="center")
-        title = " + ".join(names)
-        words.markdown(f"**{number + 1}. {escape(title[:1].upper() + title[1:])}**")
+        words.markdown(f"**{number + 1}. {escape(option_title(option, language()))}**")
         words.caption(t(f"memory.exactness.{option.exactness}"))
         speed = "memory.speed.estimated" if option.estimated else "memory.speed"
         shown = {
@@ -355,32 +354,40 @@ def _death(space: Workspace, run: Run) -> None:
         st.markdown(f"**{escape(spec.name or run.id)}** · {stage} · {clock(status.ended_at)}")
         values = {"error": "", **reason.values}
         st.markdown(escape(t(f"reason.{reason.code}", **values)))
-        try:
-            settings = settings_of(spec.stage, spec.parameters)
-            shape = ModelShape.of_workspace(space)
-            prediction = _plan(shape, spec.stage, settings, 24 * GIB, (), 1.0).prediction
-            st.markdown(
-                t(
-                    "memory.deaths.predicted",
-                    size=gib(prediction.peak_allocated),
-                    moment=t(f"memory.moment.{prediction.peak_moment}"),
-                    part=t(f"memory.part.{prediction.largest}"),
-                )
-            )
-        except SynthLoopError as error:
-            # Other stages have no prediction; the cause stands above all the same.
-            st.caption(escape(str(error)))
-        st.caption(t(f"reason.{reason.code}.remedy"))
+        _ways_out(space, spec.stage, spec.parameters)
         if reason.evidence:
             with st.expander(t("memory.deaths.evidence")):
                 st.code("\n".join(reason.evidence), language=None, wrap_lines=True)
-        if Path("pages/runs.py").is_file():
-            st.page_link(
-                "pages/runs.py",
-                label=t("memory.deaths.open"),
-                icon=icon("open_in_new"),
-                query_params={"run": run.id},
-            )
+        switch_link("pages/runs.py", t("memory.deaths.open"), icon("open_in_new"), {"run": run.id})
+
+
+def _ways_out(space: Workspace, stage: str, parameters: dict[str, Any]) -> None:
+    """What was predicted for a dead run, and the three cheapest levers it left alone."""
+    try:
+        settings = settings_of(stage, parameters)
+        shape = ModelShape.of_workspace(space)
+    except SynthLoopError:
+        # Not a training stage, or its model is gone: then there is nothing to predict.
+        return
+    found = _plan(shape, stage, settings, 24 * GIB, (), 1.0).prediction
+    st.markdown(
+        t(
+            "memory.deaths.predicted",
+            size=gib(found.peak_allocated),
+            moment=t(f"memory.moment.{found.peak_moment}"),
+            part=t(f"memory.part.{found.largest}"),
+        )
+    )
+    lines = [
+        t(
+            "memory.deaths.way",
+            lever=t(f"memory.lever.{remedy.lever}"),
+            after=gib(found.peak_allocated - remedy.saved),
+        )
+        for remedy in found.remedies[:3]
+    ]
+    if lines:
+        st.markdown("\n".join(f"- {escape(line)}" for line in lines))
 
 
 show()

@@ -41,6 +41,8 @@ LEVERS: tuple[Lever, ...] = (
 Verdict = Literal["fits", "tight", "no"]
 CHUNK = 512
 SHOWN = 6
+MARGIN = 0.08
+"""Share of the card above which more headroom is worth nothing: the worst error so far."""
 FIDELITY = {"exact": 1.0, "rounding": 0.9, "adapters": 0.55, "quantized": 0.45}
 """How much a person gives up against the recipe; ranks options beside their speed."""
 
@@ -70,8 +72,11 @@ class Option:
 
     @property
     def rank(self) -> float:
-        """Speed, weighed by what is given up."""
-        return self.speed * FIDELITY[self.exactness] * (1 - 0.01 * len(self.levers))
+        """Speed, weighed by what is given up and by a margin that is too thin."""
+        room = self.headroom + self.prediction.peak_reserved
+        margin = min(1.0, self.headroom / (MARGIN * room))
+        simple = 1 - 0.01 * len(self.levers)
+        return self.speed * FIDELITY[self.exactness] * simple * (0.85 + 0.15 * margin)
 
     def changes(self, asked: MemorySettings) -> dict[str, Any]:
         """The fields that differ from the configuration asked about."""

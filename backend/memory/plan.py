@@ -148,6 +148,20 @@ def _advice(prediction: Prediction) -> Sentence | None:
     return Sentence("memory.advice", values)
 
 
+def option_title(option: Option, language: str = "en") -> str:
+    """What an option changes, in words."""
+    names = []
+    for lever in option.levers:
+        key, values = f"memory.lever.{lever}", {}
+        if lever == "optimizer":
+            key = f"memory.optimizer.{option.settings.optimizer}"
+        elif lever == "micro_batch":
+            key, values = "memory.micro_batch.of", {"n": option.settings.micro_batch_size}
+        names.append(message(key, language, **values))
+    title = " + ".join(names) or message("memory.as_asked", language)
+    return title[:1].upper() + title[1:]
+
+
 def gib(count: float) -> str:
     """Bytes as GiB with three significant digits, without the unit."""
     value = count / GIB
@@ -199,13 +213,12 @@ def plan_text(plan: Plan, language: str = "en") -> str:
         "",
     ]
     for number, option in enumerate(plan.options, start=1):
-        names = " + ".join(message(f"memory.lever.{lever}", language) for lever in option.levers)
         lines.append(
             message(
                 "memory.option",
                 language,
                 number=number,
-                levers=names or message("memory.as_asked", language),
+                levers=option_title(option, language),
                 peak=gib(option.prediction.peak_allocated),
                 headroom=gib(option.headroom),
                 speed=round(100 * option.speed),

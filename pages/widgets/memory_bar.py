@@ -22,6 +22,8 @@ _STYLE = """<style>
   border-radius: 4px; overflow: hidden; }
 .sl-memory-fill div { min-width: 2px; }
 .sl-memory-limit { position: absolute; top: -24px; font-size: 0.75rem; white-space: nowrap; }
+.sl-memory-over { position: absolute; top: -24px; right: 0; font-size: 0.75rem; font-weight: 600; }
+.sl-memory-end { position: absolute; top: -6px; bottom: -6px; border-left: 3px solid currentColor; }
 .sl-memory-legend { display: flex; flex-wrap: wrap; gap: 4px 16px; }
 .sl-memory-legend span { white-space: nowrap; }
 .sl-memory-legend i { display: inline-block; width: 10px; height: 10px; border-radius: 2px;
@@ -51,6 +53,13 @@ def memory_bar(prediction: Prediction, total: int) -> None:
         f'<span><i style="background:{COLORS[name]}"></i>{html(_words(prediction, name))}</span>'
         for name in shown
     )
+    over = ""
+    if prediction.device_total > room:
+        size = t("memory.bar.over", size=gib(prediction.device_total - room))
+        over = (
+            f'<div class="sl-memory-end" style="left:{100 * room / scale:.2f}%"></div>'
+            f'<div class="sl-memory-over">{html(size)}</div>'
+        )
     limit = t("memory.bar.room", total=f"{total / GIB:.3g}", room=gib(usable(total)))
     alternative = ", ".join(_words(prediction, name) for name in shown)
     st.html(
@@ -59,7 +68,7 @@ def memory_bar(prediction: Prediction, total: int) -> None:
         f'<div class="sl-memory-card" style="width:{100 * room / scale:.2f}%"></div>'
         f'<div class="sl-memory-fill" style="width:'
         f'{100 * prediction.device_total / scale:.2f}%">{segments}</div>'
-        f'<div class="sl-memory-limit">{html(limit)}</div></div>'
+        f'<div class="sl-memory-limit">{html(limit)}</div>{over}</div>'
         f'<div class="sl-memory-legend">{legend}</div></div>'
     )
 

@@ -45,17 +45,26 @@ class Answerer:
             (the kit evaluates in float16).
         batch_size: Questions at once; halved for a batch that does not fit in device memory.
         image_workers: Threads that decode and resize pictures; 0 does it in between.
+        roots: Where relative paths in the checkpoint's configurations start.
     """
 
     def __init__(
-        self, checkpoint: Path, *, dtype: str = "auto", batch_size: int = 16, image_workers: int = 2
+        self,
+        checkpoint: Path,
+        *,
+        dtype: str = "auto",
+        batch_size: int = 16,
+        image_workers: int = 2,
+        roots: Sequence[Path] = (),
     ):
         start = time.perf_counter()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         usual = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         self.dtype = usual if dtype == "auto" else _DTYPES[dtype]
         self.batch_size, self.image_workers = batch_size, image_workers
-        self.model, self.processor = load(checkpoint, dtype=self.dtype, device=self.device)
+        self.model, self.processor = load(
+            checkpoint, dtype=self.dtype, device=self.device, roots=roots
+        )
         self.model.eval()
         self._tokens: OrderedDict[str, Tensor] = OrderedDict()
         self.load_seconds = time.perf_counter() - start

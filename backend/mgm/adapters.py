@@ -22,6 +22,7 @@ from backend.mgm import checkpoints
 from backend.mgm.modeling import MGMGemmaForCausalLM
 from backend.mgm.processing import MGMProcessor
 from backend.mgm.projector import is_projector, is_tower
+from backend.mgm.projector_files import copy_parameters, full_names
 from backend.mgm.quantization import is_quantized
 from backend.mgm.towers import find_directory
 from backend.mgm.weights import read_settings, read_weights, save_pickle
@@ -312,9 +313,7 @@ def load_adapter(
             parameters[name].copy_(value)
     rest = path / REST_FILE
     if rest.is_file():
-        checkpoints.copy_parameters(
-            model, checkpoints.full_names(read_weights(rest).items()), place=rest
-        )
+        copy_parameters(model, full_names(read_weights(rest)), place=rest)
     elif projector_needed:
         raise InputError(
             "the projector that was trained with this adapter is not there.",

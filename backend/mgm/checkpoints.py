@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,15 +17,15 @@ from backend.mgm.configuration import MGMConfig
 from backend.mgm.convnext import read_trunk
 from backend.mgm.modeling import MGMGemmaForCausalLM
 from backend.mgm.processing import MGMProcessor, load_tokenizer
-from backend.mgm.projector import is_projector, is_tower
+from backend.mgm.projector import is_tower
+from backend.mgm.projector_files import load_projector as load_projector
+from backend.mgm.projector_files import save_projector as save_projector
 from backend.mgm.quantization import is_quantized, quantize_language_model
 from backend.mgm.towers import complete_config, find_directory, read_clip_config
 from backend.mgm.weights import (
     SHARD_BYTES,
     iterate_weights,
     read_settings,
-    read_weights,
-    save_pickle,
     save_sharded,
 )
 
@@ -321,90 +321,3 @@ def save_config(path: Path, config: MGMConfig, dtype: torch.dtype | None = None)
         values["dtype"] = str(dtype).removeprefix("torch.")
     values["torch_dtype"] = values.get("dtype")
     write_json(path / "config.json", values)
-
-
-def save_projector(
-    path: str | Path,
-    model: MGMGemmaForCausalLM,
-    *,
-    towers: bool = True,
-    dtype: torch.dtype | None = None,
-    weights: Mapping[str, Tensor] | None = None,
-) -> None:
-    """Write `mm_projector.bin`.
-
-    Args:
-        path: The file.
-        model: Whose projector is written.
-        towers: The kit's form holds the frozen towers too (747 tensors, about 1 GB at full
-            size); without them 16 tensors remain, which the kit reads as well.
-        dtype: Of the file; None keeps the parameters' own (the kit writes bf16).
-        weights: Gathered parameters by name, when the model's own are spread over processes.
-    """
-    source = weights if weights is not None else model.state_dict()
-    save_pickle(
-        Path(path),
-        {
-            name: value if dtype is None else value.to(dtype)
-            for name, value in source.items()
-            if is_projector(name) or (towers and is_tower(name))
-        },
-    )
-
-
-def load_projector(path: str | Path, model: MGMGemmaForCausalLM) -> None:
-    """Set the projector and the mining layers from `mm_projector.bin`, either form.
-
-    Towers in the file are read only where the configuration says that they were trained.
-
-    Raises:
-        InputError: The file is missing, broken, lacks a tensor, or belongs to other sizes.
-    """
-    path = Path(path)
-    config = model.config
-
-    def wanted(name: str) -> bool:
-        if is_projector(name):
-            return True
-        aux = "vision_tower_aux." in name
-        return is_tower(name) and bool(
-            config.optimize_vision_tower_aux if aux else config.optimize_vision_tower
-        )
-
-    copy_parameters(model, full_names(read_weights(path, wanted).items()), place=path)
-
-
-def full_names(weights: Any) -> Iterator[tuple[str, Tensor]]:
-    """Names below `model.`, whatever wrapper wrote them."""
-    for name, tensor in weights:
-        bare = name.removeprefix("base_model.model.").removeprefix("module.")
-        yield bare if bare.startswith("model.") else f"model.{bare}", tensor
-
-
-def copy_parameters(
-    model: MGMGemmaForCausalLM, weights: Iterator[tuple[str, Tensor]], *, place: Path
-) -> None:
-    """Copy tensors into a model; all projector tensors must be among them.
-
-    Raises:
-        InputError: A name or shape does not fit, or a projector tensor is missing.
-    """
-    parameters = dict(model.named_parameters())
-    given = dict(weights)
-    for name, tensor in given.items():
-        if name not in parameters or parameters[name].shape != tensor.shape:
-            raise InputError(
-                f"{name} {tuple(tensor.shape)} does not fit this model.",
-                place=str(place),
-                remedy="The file was made for other towers or another language model.",
-            )
-    missing = {name for name in parameters if is_projector(name)} - given.keys()
-    if missing:
-        raise InputError(
-            f"the file lacks {', '.join(sorted(missing)[:3])}.",
-            place=str(place),
-            remedy="Pretrain again, or name a complete mm_projector.bin.",
-        )
-    with torch.no_grad():
-        for name, tensor in given.items():
-            parameters[name].copy_(tensor)

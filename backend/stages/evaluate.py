@@ -109,8 +109,8 @@ def _malformed(workspace: Workspace, name: Name) -> list[Problem]:
         }
         absent = sorted(image for image in images if not confine(folder, image).is_file())
     except SynthLoopError as error:
-        values = {"problem": error.problem}
-        return [Problem("error", "benchmark_malformed", values, error.place or name)]
+        told = {"problem": error.problem}
+        return [Problem("error", "benchmark_malformed", told, error.place or name)]
     if not absent:
         return []
     values = {"count": len(absent), "first": absent[0]}
@@ -130,7 +130,7 @@ def main(context: StageContext, parameters: Parameters) -> None:
     }
     answerer = Answerer(
         folder, dtype=parameters.dtype, batch_size=parameters.batch_size,
-        image_workers=parameters.image_workers,
+        image_workers=parameters.image_workers, roots=[workspace.kit / "toolkit" / "training"],
     )  # fmt: skip
     context.event(
         "info", "model_loaded", device=answerer.device_name, dtype=answerer.dtype_name,

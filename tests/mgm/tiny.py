@@ -20,6 +20,7 @@ from transformers import CLIPVisionConfig
 from backend.mgm import checkpoints
 from backend.mgm.checkpoints import MGM
 from backend.mgm.configuration import MGMConfig
+from backend.mgm.modeling import MGMGemmaForCausalLM
 from backend.mgm.towers import CLIP_PREFIX, CONVNEXT_PREFIX, clip_config_from_weights
 from backend.mgm.vision import ClipTower
 from tests.oracles import oracle
@@ -130,3 +131,10 @@ def forward_inputs() -> dict[str, Tensor]:
     """What the reference's forward pass read."""
     names = ("input_ids", "attention_mask", "labels", "images", "images_aux")
     return {name: tensor for name, tensor in tensors("forward").items() if name in names}
+
+
+def liven(model: MGMGemmaForCausalLM) -> None:
+    """Let layers speak louder: an untrained model with a tied head repeats its last word."""
+    for layer in model.model.layers:
+        layer.self_attn.o_proj.weight.data *= 30
+        layer.mlp.down_proj.weight.data *= 30

@@ -49,7 +49,9 @@ def show() -> None:
             width=520,
         )
         loop_view(Run.find(space, run_id))
-    with st.expander(t("baseline.single"), icon=icon("steps"), expanded=cloned in STEPS):
+    with st.expander(
+        t("baseline.single"), icon=icon("format_list_numbered"), expanded=cloned in STEPS
+    ):
         _single(cloned)
 
 

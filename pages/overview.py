@@ -74,7 +74,8 @@ def _body(live: bool) -> None:
     _cards(phases(now))
     _next(now)
     _loops(space)
-    scores, going_on = st.columns([3, 2], gap="large")
+    with st.container(key="sides"):
+        scores, going_on = st.columns([3, 2], gap="large")
     with scores:
         _scores(now)
     with going_on:
@@ -165,8 +166,8 @@ def _scores(now: Standing) -> None:
     if not scored:
         st.caption(t("overview.scores.none"))
         return
-    titles = [t(f"evaluation.metric.{name}") for name in BENCHMARKS]
-    figure = make_subplots(cols=len(BENCHMARKS), subplot_titles=titles)
+    titles = [t(f"parameter.benchmarks.{name}") for name in BENCHMARKS]
+    figure = make_subplots(cols=len(BENCHMARKS), subplot_titles=titles, horizontal_spacing=0.14)
     for column, name in enumerate(BENCHMARKS, 1):
         _points(figure, column, name, scored)
         base = now.baseline.score(name) if now.baseline else None
@@ -227,27 +228,26 @@ def _going_on(now: Standing, space: Workspace) -> None:
 
 
 def _active(row: RunRow, run: Run) -> None:
-    with st.container(horizontal=True, vertical_alignment="center", wrap=False):
-        st.page_link(
-            "pages/runs.py",
-            label=escape(run_label(row)),
-            icon=icon("monitoring"),
-            query_params={"run": row.id},
-            width="stretch",
-        )
-        with st.popover(t("run.stop"), icon=icon("stop_circle"), key=f"stop-{row.id}"):
-            st.write(t("run.stop.ask"))
-            if st.button(t("run.stop.now"), key=f"stop-now-{row.id}", icon=icon("stop")):
-                _stop(run)
+    st.page_link(
+        "pages/runs.py",
+        label=escape(run_label(row)),
+        icon=icon("monitoring"),
+        query_params={"run": row.id},
+        width="stretch",
+    )
     progress = row.progress
     if row.state is State.QUEUED:
         st.caption(t("run.waiting"))
     elif progress is not None and progress.total:
         share = progress.done / progress.total
-        words = [f"{100 * share:.0f} %", left(progress.eta_s)]
+        words = [f"{100 * share:.0f}\u00a0%", left(progress.eta_s)]
         st.progress(min(1.0, share), text=" · ".join(word for word in words if word))
     else:
         st.caption(t("run.elapsed", time=duration(row.duration_s(time.time()))))
+    with st.popover(t("run.stop"), icon=icon("stop_circle"), key=f"stop-{row.id}", type="tertiary"):
+        st.write(t("run.stop.ask"))
+        if st.button(t("run.stop.now"), key=f"stop-now-{row.id}", icon=icon("stop")):
+            _stop(run)
 
 
 def _stop(run: Run) -> None:

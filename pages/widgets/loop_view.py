@@ -113,7 +113,7 @@ def _time(row: RunRow | None) -> str:
         return ""
     progress = row.progress
     if progress is not None and progress.total and not row.state.ended:
-        share = f"{100 * progress.done / progress.total:.0f} %"
+        share = f"{100 * progress.done / progress.total:.0f}\u00a0%"
         return " · ".join(part for part in (share, left(progress.eta_s)) if part)
     took = row.duration_s(row.ended_at) if row.ended_at else None
     return duration(took) if took is not None else ""

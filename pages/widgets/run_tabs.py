@@ -135,6 +135,7 @@ def _events(run: Run) -> None:
         st.warning(escape(error), icon=icon("warning"))
         return
     if not events:
+        st.caption(t("run.events.none"))
         return
     st.markdown(f"**{t('run.events')}**")
     for event in reversed(events[-_EVENTS:]):

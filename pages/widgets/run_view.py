@@ -63,7 +63,7 @@ FORM_PAGES = {
 
 def run_view(run: Run) -> None:
     """The run, live while it goes on."""
-    live = not run.status().state.ended
+    live = not run_row(workspace(), run.id).state.ended
     st.fragment(_show, run_every=_LIVE if live else None)(run.id, live)
 
 

@@ -125,7 +125,7 @@ def _going_on(root: Path) -> None:
     progress = run.progress()
     share, eta = "", ""
     if progress is not None and progress.total:
-        share = f"{100 * progress.done / progress.total:.0f} %"
+        share = f"{100 * progress.done / progress.total:.0f}\u00a0%"
         eta = left(progress.eta_s)
     spec = run.spec
     name = escape(spec.name) or t(f"stage.{spec.stage}")

@@ -69,7 +69,7 @@ def number(value: float | None, unit: str = "") -> str:
     if value is None:
         return UNKNOWN
     if isinstance(value, float) and not math.isfinite(value):
-        shown = str(value)
+        shown = "NaN" if math.isnan(value) else ("∞" if value > 0 else "-∞")
     elif isinstance(value, int):
         shown = f"{value:,}"
     elif value == 0:

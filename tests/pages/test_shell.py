@@ -1,0 +1,109 @@
+"""What surrounds every page, and that the page process stays light."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from backend.messages import message
+from backend.workspace import Workspace
+from tests.pages.browsing import ROOT, markup, sound, through_the_router, visit, words
+from tests.pages.workspaces import empty, half_finished
+
+MINE = ("overview", "baseline", "training", "runs")
+
+
+@pytest.fixture(scope="module")
+def busy(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return half_finished(tmp_path_factory.mktemp("busy"))
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+@pytest.mark.parametrize("page", MINE)
+def test_every_page_opens_on_a_busy_workspace(page, lang, busy, monkeypatch):
+    app = visit(page, busy, monkeypatch, lang)
+    assert app.title[0].value == message(f"{page}.title", lang)
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+@pytest.mark.parametrize("page", MINE)
+def test_every_page_opens_on_an_empty_workspace(page, lang, tmp_path: Path, monkeypatch):
+    app = visit(page, empty(tmp_path / "new"), monkeypatch, lang)
+    assert app.title[0].value == message(f"{page}.title", lang)
+    assert app.button, "an empty page offers a next step"
+
+
+def test_names_from_data_stay_text(busy, monkeypatch):
+    app = visit("overview", busy, monkeypatch)
+    assert "<b>round</b>" not in markup(app)
+    assert "second <b>round" not in words(app)
+    assert any("studio *one*" in str(block.value) for block in app.sidebar.get("html"))
+
+
+def test_the_language_is_chosen_in_the_sidebar_at_once(busy, monkeypatch):
+    app = visit("runs", busy, monkeypatch)
+    app.sidebar.button_group(key="language").set_value("zh")
+    sound(app.run())
+    assert app.title[0].value == message("runs.title", "zh")
+    assert app.query_params["lang"] == ["zh"]
+
+
+def test_an_unknown_language_falls_back(busy, monkeypatch):
+    assert visit("runs", busy, monkeypatch, "tlh").title[0].value == message("runs.title")
+
+
+def test_what_is_running_is_in_the_sidebar(busy, monkeypatch):
+    app = visit("overview", busy, monkeypatch)
+    links = [link.proto.label for link in app.sidebar.get("page_link")]
+    assert any("50\u00a0%" in label and "left" in label for label in links)
+
+
+@pytest.mark.parametrize("place", [None, "/nowhere/at/all"])
+def test_without_a_workspace_the_one_command_is_shown(place, monkeypatch):
+    if place is None:
+        monkeypatch.delenv("SYNTHLOOP_WORKSPACE", raising=False)
+    else:
+        monkeypatch.setenv("SYNTHLOOP_WORKSPACE", place)
+    through_the_router(monkeypatch)
+    app = sound(AppTest.from_file(str(ROOT / "app.py"), default_timeout=30).run())
+    assert app.code[0].value.startswith("python -m backend")
+
+
+def test_a_broken_workspace_file_is_explained(tmp_path: Path, monkeypatch):
+    (tmp_path / "workspace.toml").write_text("name = [")
+    monkeypatch.setenv("SYNTHLOOP_WORKSPACE", str(tmp_path))
+    through_the_router(monkeypatch)
+    app = sound(AppTest.from_file(str(ROOT / "app.py"), default_timeout=30).run())
+    assert "not TOML" in words(app)
+
+
+def test_the_page_process_loads_no_training_library(busy):
+    script = textwrap.dedent(
+        f"""
+        import sys
+        from pytest import MonkeyPatch
+        from streamlit.testing.v1 import AppTest
+        from tests.pages.browsing import through_the_router
+        through_the_router(MonkeyPatch())
+        app = AppTest.from_file("app.py", default_timeout=60).run()
+        for page in {MINE!r}:
+            app.switch_page(f"pages/{{page}}.py").run()
+            assert not app.exception and app.title, (page, app.exception)
+        heavy = {{"torch", "transformers", "data_juicer", "deepspeed", "datasets", "ray", "peft"}}
+        assert not heavy & set(sys.modules), heavy & set(sys.modules)
+        """
+    )
+    environment = os.environ | {
+        "SYNTHLOOP_WORKSPACE": str(busy.root),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

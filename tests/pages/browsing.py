@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
+from streamlit.runtime.scriptrunner import script_runner
 from streamlit.testing.v1 import AppTest
 
 from backend.workspace import Workspace
@@ -12,9 +14,21 @@ ROOT = Path(__file__).parents[2]
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)> **bold** [link](javascript:x)"
 
 
+def through_the_router(monkeypatch) -> None:
+    """Let AppTest run `app.py`.
+
+    Before each run it forgets that a router has spoken, and takes the folder `pages/` for
+    Streamlit's old kind of pages.
+    """
+    monkeypatch.setattr(
+        script_runner, "_mpa_v1", lambda path: runpy.run_path(path, run_name="__main__")
+    )
+
+
 def visit(name: str, workspace: Workspace, monkeypatch, lang: str = "en", **query) -> AppTest:
     """The page `name` of a workspace, at a URL with this query."""
     monkeypatch.setenv("SYNTHLOOP_WORKSPACE", str(workspace.root))
+    through_the_router(monkeypatch)
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=30)
     app.switch_page(f"pages/{name}.py")
     app.query_params["lang"] = lang

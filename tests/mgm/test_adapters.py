@@ -15,16 +15,11 @@ from backend.errors import InputError, UsageError
 from backend.mgm import adapters, checkpoints
 from backend.mgm.adapters import Lora
 from backend.mgm.checkpoints import MGM
-from backend.mgm.modeling import MGMGemmaForCausalLM
 from backend.mgm.projector import is_tower
 from tests.mgm import tiny
+from tests.mgm.tiny import logits, same_model
 
 RUN = tiny.TINY / "lora_run"
-
-
-def logits(model: MGMGemmaForCausalLM) -> torch.Tensor:
-    with torch.no_grad():
-        return model(**tiny.forward_inputs()).logits
 
 
 def names_and_shapes(file: Path) -> dict[str, object]:
@@ -58,7 +53,7 @@ def test_saved_lora_has_the_files_and_names_of_the_kit(lora: MGM, tmp_path: Path
 def test_lora_round_trip(lora: MGM, tmp_path: Path, safetensors: bool) -> None:
     adapters.save_adapter(tmp_path, lora.model, lora.processor, safetensors=safetensors)
     again = checkpoints.load(tmp_path)
-    assert torch.equal(logits(again.model), logits(lora.model))
+    same_model(again.model, lora.model)
     assert again.processor.config.image_aspect_ratio == tiny.CONFIG["image_aspect_ratio"]
 
 
@@ -78,7 +73,7 @@ def test_lora_run_moved_elsewhere_is_found_below_roots(zoo, tmp_path: Path) -> N
 def test_lora_stands_on_a_full_checkpoint(mgm: MGM, lora: MGM, tmp_path: Path) -> None:
     checkpoints.save(tmp_path / "base", mgm.model, mgm.processor)
     model = checkpoints.load(RUN, llm_dir=tmp_path / "base").model
-    assert torch.equal(logits(model), logits(lora.model))
+    same_model(model, lora.model)
 
 
 def test_fresh_adapter_changes_nothing_and_spares_the_towers(mgm: MGM) -> None:
@@ -152,12 +147,12 @@ def test_four_bits_have_the_gradients_of_the_weights_they_stand_for(four_bits: M
 def test_four_bits_answer_alike(four_bits: MGM) -> None:
     exact = tiny.tensors("lora_forward")["logits"]
     error = (logits(four_bits.model) - exact).abs().mean() / exact.abs().mean()
-    assert 0 < error < 0.25
+    assert 0 < error < 0.5
 
 
 def test_adapter_on_four_bits_saves_itself_alone(four_bits: MGM, lora: MGM, tmp_path: Path) -> None:
     adapters.save_adapter(tmp_path, four_bits.model, four_bits.processor)
-    assert torch.equal(logits(checkpoints.load(tmp_path).model), logits(lora.model))
+    same_model(checkpoints.load(tmp_path).model, lora.model)
     with pytest.raises(UsageError, match="four-bit"):
         adapters.merge_adapter(four_bits.model)
     with pytest.raises(UsageError, match="full checkpoint"):
@@ -180,7 +175,7 @@ DAMAGES = {
     "cut": lambda run: (run / "adapter_model.bin").write_bytes(b"PK\x03\x04half"),
     "rest cut": lambda run: (run / "non_lora_trainables.bin").write_bytes(b"PK"),
     "rest gone": lambda run: (run / "non_lora_trainables.bin").unlink(),
-    "rank": lambda run: edit(run, r=5),
+    "rank": lambda run: edit(run, r=1 + adapters.read_adapter_config(RUN).rank),
     "zero rank": lambda run: edit(run, r=0),
     "no rank": lambda run: edit(run, r=None),
     "fewer targets": lambda run: edit(run, target_modules=["q_proj"]),

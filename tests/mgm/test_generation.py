@@ -18,7 +18,9 @@ def asked(mgm: MGM) -> dict[str, torch.Tensor]:
     """A batch of questions of different lengths, each with its picture."""
     tiny.liven(mgm.model)
     prompts = [mgm.processor.prompt(question, has_image=True) for question in QUESTIONS]
-    pictures = {name: tiny.forward_inputs()[name] for name in ("images", "images_aux")}
+    inputs = tiny.forward_inputs()
+    turns = torch.arange(len(QUESTIONS)) % len(inputs["images"])
+    pictures = {name: inputs[name][turns] for name in ("images", "images_aux")}
     return {**mgm.processor.collate_prompts(prompts), **pictures}
 
 

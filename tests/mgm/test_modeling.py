@@ -110,7 +110,7 @@ def test_last_logits_alone(mgm: MGM) -> None:
     with torch.no_grad():
         everything = mgm.model(**inputs).logits
         last = mgm.model(**inputs, logits_to_keep=1).logits
-    assert_close(last, everything[:, -1:], rtol=0, atol=1e-6)
+    assert_close(last, everything[:, -1:], rtol=0, atol=1e-5)
 
 
 def test_pictures_and_placeholders_must_match(mgm: MGM) -> None:

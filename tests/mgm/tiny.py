@@ -138,3 +138,18 @@ def liven(model: MGMGemmaForCausalLM) -> None:
     for layer in model.model.layers:
         layer.self_attn.o_proj.weight.data *= 30
         layer.mlp.down_proj.weight.data *= 30
+
+
+def logits(model: MGMGemmaForCausalLM) -> Tensor:
+    """What a model answers to the reference's inputs."""
+    with torch.no_grad():
+        answer: Tensor = model(**forward_inputs()).logits
+    return answer
+
+
+def same_model(one: MGMGemmaForCausalLM, other: MGMGemmaForCausalLM) -> None:
+    """Both hold the same parameters to the bit, and answer alike up to rounding."""
+    ours, theirs = one.state_dict(), other.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert not [name for name in ours if not torch.equal(ours[name], theirs[name])]
+    assert torch.allclose(logits(one), logits(other), rtol=0, atol=1e-5)

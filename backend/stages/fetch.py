@@ -6,6 +6,7 @@ import os
 import re
 import tarfile
 from pathlib import Path
+from typing import Literal
 from urllib.parse import unquote, urljoin, urlsplit
 
 from backend.assets import ASSETS, asset_status
@@ -29,10 +30,28 @@ _LISTED = re.compile(r"(?:([0-9a-fA-F]{64})[ \t]+\*?)?(\S.*)")
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
+Target = Literal[
+    "other",
+    "llm",
+    "vision_tower",
+    "vision_tower_aux",
+    "seed_pairs",
+    "seed_originals",
+    "seed_images",
+    "finetune_pairs",
+    "finetune_images",
+    "textvqa_questions",
+    "textvqa_annotations",
+    "textvqa_images",
+    "mmbench_questions",
+]
+"""The assets, or any other file of the kit."""
+
+
 class Parameters(StageParameters):
     """What to fetch, and where to."""
 
-    asset: str = parameter("", fold="data", pattern=f"^({'|'.join(ASSETS)})?$")
+    asset: Target = parameter("other", fold="data")
     url: str = parameter("", fold="data", max_length=4000)
     files: list[str] = parameter([], fold="data")
     path: str = parameter("", fold="data")
@@ -118,7 +137,7 @@ def _token(variable: str) -> str:
 def _destination(workspace: Workspace, parameters: Parameters) -> Path:
     """The file, or with a list of files or an archive the folder, to fetch to."""
     into_folder = bool(parameters.files)
-    if parameters.asset:
+    if parameters.asset != "other":
         base = _own(workspace, workspace.asset(parameters.asset))
         folder = base if ASSETS[parameters.asset].is_folder else base.parent
         if parameters.path or into_folder:
@@ -197,7 +216,7 @@ def main(context: StageContext, parameters: Parameters) -> None:
     if parameters.unpack:
         for one in downloads:
             unpack(context, one.target)
-    if parameters.asset:
+    if parameters.asset != "other":
         status = asset_status(context.workspace, parameters.asset)
         if status.state != "complete":
             context.event(

@@ -13,15 +13,17 @@ import tarfile
 import threading
 import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from backend.assets import ASSETS
 from backend.downloads import part_of, part_size
 from backend.errors import InputError
 from backend.files import read_json
 from backend.runs import Run, RunFailed, RunSpec, State, new_run_id
 from backend.stages.base import StageContext, StopRequested
-from backend.stages.fetch import Parameters, main, preflight
+from backend.stages.fetch import Parameters, Target, main, preflight
 from backend.workspace import Settings, Workspace
 from tests.stages.web import Site, serving
 
@@ -321,3 +323,7 @@ def test_waiting_for_another_attempt_can_be_stopped(workspace):
     with pytest.raises(StopRequested):
         main(context, Parameters(url=url, path="file.bin", retry_wait_s=30))
     assert part_of(workspace.kit / "file.bin").exists()
+
+
+def test_every_asset_can_be_chosen():
+    assert list(get_args(Target)) == ["other", *ASSETS]

@@ -1,0 +1,11 @@
+"""What the graphics cards say of themselves."""
+
+from backend.gpu.nvml import (
+    Device,
+    DeviceProcess,
+    DeviceReadings,
+    process_memory,
+    read_devices,
+)
+
+__all__ = ["Device", "DeviceProcess", "DeviceReadings", "process_memory", "read_devices"]

@@ -1,0 +1,16 @@
+"""Starting, stopping, continuing and adopting runs. Everything here returns at once."""
+
+from backend.supervisor.control import adopt_orphans, delete, queue, resume, stop
+from backend.supervisor.parameters import check_parameters, command
+from backend.supervisor.starting import start
+
+__all__ = [
+    "adopt_orphans",
+    "check_parameters",
+    "command",
+    "delete",
+    "queue",
+    "resume",
+    "start",
+    "stop",
+]

@@ -1,0 +1,229 @@
+"""The supervisor of one run: awaits its turn, starts the stage, watches it, says how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+
+from backend.errors import SynthLoopError
+from backend.files import write_json
+from backend.runs import ProcessIdentity, Reason, Run, State
+from backend.supervisor.cause import cause_of_death
+from backend.supervisor.control import STOP_FILE
+from backend.supervisor.kernel import KillCounter
+from backend.supervisor.sampling import Sampler
+from backend.supervisor.starting import ROOT, VARIABLES
+from backend.supervisor.turns import DeviceQueue
+
+POLL_S = float(os.environ.get("SYNTHLOOP_POLL_S", "1"))
+"""Seconds between two samples."""
+GRACE_S = float(os.environ.get("SYNTHLOOP_GRACE_S", "60"))
+"""Seconds between asking a stage to end and killing it."""
+TICK_S = min(POLL_S, 0.2)
+"""Seconds between two looks at the child and at the stop file."""
+LAST_WORD_S = 3600.0
+"""How long the end of a run is tried to be written on a full disk."""
+
+
+class Supervisor:
+    """One run from its place in the queue to its end; the only writer of its status."""
+
+    def __init__(self, run: Run):
+        self.run = run
+        self.spec = run.spec
+        self.status = run.written_status()
+        self._killed_by_us = False
+        self._device: int | None = None
+        self._grace_ends: float | None = None
+
+    def supervise(self) -> None:
+        """Start the run, or adopt the child that lives already, and see it to its end."""
+        if self.status.state.ended:
+            return
+        self.status.supervisor = ProcessIdentity.of(os.getpid())
+        self._write()
+        if self.status.state is State.RUNNING:
+            self._watch(None)
+        elif (stray := self._unrecorded_child()) is not None:
+            self._record(stray)
+            self._watch(None)
+        elif not self._wait_for_turn():
+            self._end(State.STOPPED, Reason(code="stopped_by_person"))
+        elif (process := self._start()) is not None:
+            self._watch(process)
+
+    def _unrecorded_child(self) -> ProcessIdentity | None:
+        """A child whose supervisor died before it could write down the child's pid."""
+        for process in psutil.process_iter(["cmdline"]):
+            if process.info["cmdline"] == self.spec.argv:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    return ProcessIdentity.of(process.pid)
+        return None
+
+    def _wait_for_turn(self) -> bool:
+        """Wait for the device; False when the run was stopped before its turn came."""
+        if self.spec.device is not None:
+            queue = DeviceQueue(self.spec.device)
+            ticket = queue.take_ticket(self.run.id, self.status.queued_at or self.spec.created_at)
+            self._device = queue.wait(ticket, TICK_S, self._stop_wanted)
+        return not self._stop_wanted()
+
+    def _start(self) -> subprocess.Popen[bytes] | None:
+        frozen = {name: self.spec.environment.get(name) for name in VARIABLES}
+        environment = {
+            **os.environ,
+            **{name: value for name, value in frozen.items() if value is not None},
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONFAULTHANDLER": "1",
+        }
+        try:
+            with self.run.log_path.open("ab") as log:
+                process = subprocess.Popen(
+                    self.spec.argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    # The child holds the device as long as it lives, whatever becomes of us.
+                    pass_fds=() if self._device is None else (self._device,),
+                    env=environment,
+                    cwd=ROOT,
+                )
+        except OSError as error:
+            code = "disk_full" if error.errno == errno.ENOSPC else "not_started"
+            self._end(State.FAILED, Reason(code=code, values={"error": str(error)}))
+            return None
+        self._record(ProcessIdentity.of(process.pid))
+        return process
+
+    def _record(self, child: ProcessIdentity) -> None:
+        self.status.child = child
+        self.status.state = State.RUNNING
+        self.status.started_at = child.create_time
+        self._write()
+
+    def _watch(self, process: subprocess.Popen[bytes] | None) -> None:
+        """Sample until the child is gone; without `process` it is an adopted one."""
+        child = self.status.child
+        if child is None:
+            self._end(State.FAILED, Reason(code="lost"))
+            return
+        sampler = Sampler(self.run, child)
+        kills = KillCounter(child.pid)
+        sample_at = 0.0
+        while process.poll() is None if process is not None else child.alive():
+            if self._stop_wanted():
+                self._ask_to_end(child)
+            if time.monotonic() >= sample_at:
+                sample_at = time.monotonic() + POLL_S
+                self._sample(sampler)
+                kills.look()
+            time.sleep(TICK_S)
+        # Workers that outlive the stage would keep its memory and its device.
+        _signal_session(child, signal.SIGKILL)
+        self._finish(None if process is None else process.returncode, kills)
+
+    def _ask_to_end(self, child: ProcessIdentity) -> None:
+        """TERM once to all of the child's session, KILL when the grace is over."""
+        now = time.monotonic()
+        if self._grace_ends is None:
+            self._grace_ends = now + GRACE_S
+            _signal_group(child, signal.SIGTERM)
+        elif now >= self._grace_ends and not self._killed_by_us:
+            self._killed_by_us = True
+            _signal_session(child, signal.SIGKILL)
+
+    def _sample(self, sampler: Sampler) -> None:
+        try:
+            sampler.sample()
+        except OSError as error:
+            _say(f"sample not written: {error}")
+        self.status.heartbeat_at = time.time()
+        self._write()
+
+    def _finish(self, code: int | None, kills: KillCounter) -> None:
+        self.status.exit_code = code
+        if code is not None and code < 0:
+            self.status.signal = signal.Signals(-code).name
+        try:
+            outcome = self.run.outcome()
+        except (SynthLoopError, ValueError) as error:
+            outcome = None
+            _say(f"outcome not read: {error}")
+        if outcome is not None and outcome.attempt == self.status.attempt:
+            self._end(outcome.state, outcome.reason, outcome.ended_at)
+        elif self._killed_by_us:
+            values = {"seconds": f"{GRACE_S:g}"}
+            self._end(State.STOPPED, Reason(code="stopped_by_force", values=values))
+        elif self._grace_ends is not None:
+            self._end(State.STOPPED, Reason(code="stopped_by_person"))
+        else:
+            self._end(State.FAILED, cause_of_death(self.run, self.status, kills.evidence()))
+
+    def _end(self, state: State, reason: Reason, at: float | None = None) -> None:
+        """Write how it ended; on a full disk the next run goes first and we keep trying."""
+        self.status.state = state
+        self.status.reason = reason
+        self.status.ended_at = at or time.time()
+        (self.run.path / STOP_FILE).unlink(missing_ok=True)
+        written = self._write()
+        if self._device is not None:
+            os.close(self._device)
+        deadline = time.monotonic() + LAST_WORD_S
+        while not written and self.run.path.is_dir() and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+            written = self._write()
+
+    def _stop_wanted(self) -> bool:
+        return (self.run.path / STOP_FILE).exists()
+
+    def _write(self) -> bool:
+        """Replace `status.json`; a full disk delays the news instead of ending the watch."""
+        try:
+            values = self.status.model_dump(mode="json", exclude={"supervised"})
+            write_json(self.run.status_path, values)
+            return True
+        except OSError as error:
+            _say(f"status not written: {error}")
+            return False
+
+
+def _signal_group(child: ProcessIdentity, number: signal.Signals) -> None:
+    """Send `number` to the child and its group, if it is still that child."""
+    if child.alive():
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+
+
+def _signal_session(child: ProcessIdentity, number: signal.Signals) -> None:
+    """Send `number` to whatever lives in the child's session, also after the child itself.
+
+    The kernel gives a pid to nobody else while it names a session; only a living process of that
+    pid that is not the child tells that the session is another's.
+    """
+    if psutil.pid_exists(child.pid) and not child.alive() and not _zombie(child.pid):
+        return
+    for pid in psutil.pids():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getsid(pid) == child.pid:
+                os.kill(pid, number)
+
+
+def _zombie(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _say(text: str) -> None:
+    # The log lies on the same disk: when that is full there is nobody left to tell.
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,98 @@
+"""The checks of the environment as rows: what was found, what is needed, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import streamlit as st
+
+from backend.environment import GROUPS, Check
+from pages.widgets.colors import icon
+from pages.widgets.text import html, t
+
+_LOOK = {
+    "ok": ("check_circle", "#009E73"),
+    "warning": ("warning", "#C77F00"),
+    "missing": ("do_not_disturb_on", "#D55E00"),
+    "failed": ("cancel", "#D55E00"),
+    "unknown": ("help", "#7F7F7F"),
+}
+_WORST_FIRST = ("failed", "missing", "warning", "unknown", "ok")
+STYLE = """<style>
+.sl-row { display: grid; grid-template-columns: 24px minmax(0, 1fr); gap: 0 8px; padding: 4px 0;
+  font-size: 0.875rem; line-height: 24px; }
+.sl-row .sl-sign { font-family: "Material Symbols Rounded"; font-size: 20px; line-height: 24px;
+  color: var(--c); font-feature-settings: "liga"; }
+.sl-row .sl-head { display: flex; flex-wrap: wrap; gap: 0 12px; align-items: baseline; }
+.sl-row .sl-fact { opacity: 0.75; overflow-wrap: anywhere; min-width: 0; }
+.sl-row .sl-advice { line-height: 20px; max-width: 720px; overflow-wrap: anywhere; }
+.sl-row .sl-state { font-size: 0.75rem; line-height: 20px; padding: 0 8px; border-radius: 10px;
+  background: color-mix(in srgb, var(--c) 20%, transparent); white-space: nowrap; }
+</style>"""
+
+
+def check_groups(found: Iterable[Check], act: Callable[[Check], None]) -> None:
+    """All checks under their groups; a group with nothing to do is folded.
+
+    Args:
+        found: The checks.
+        act: Shows the button of a check that has a remedy to start.
+    """
+    st.html(STYLE)
+    listed = list(found)
+    for group in GROUPS:
+        members = [check for check in listed if check.group == group]
+        counted = [check for check in members if not check.optional]
+        good = sum(check.state == "ok" for check in counted)
+        title = t(f"environment.group.{group}")
+        figures = t("environment.group.figures", good=good, total=len(counted))
+        asks = good < len(counted) or any(check.state != "ok" for check in members)
+        symbol = "check_circle" if good == len(counted) else "error"
+        with st.expander(
+            f"**{title}** · {figures}", expanded=asks, icon=icon(symbol), key=f"group-{group}"
+        ):
+            for check in sorted(members, key=_order):
+                _row(check, act)
+
+
+def _order(check: Check) -> tuple[bool, int]:
+    return check.optional, _WORST_FIRST.index(check.state)
+
+
+def _row(check: Check, act: Callable[[Check], None]) -> None:
+    if check.remedy is None or check.state == "ok":
+        st.html(row_html(check))
+        return
+    if check.remedy.kind == "command":
+        st.html(row_html(check))
+        st.code(check.remedy.value, language="bash", wrap_lines=True)
+        return
+    with st.container(horizontal=True, vertical_alignment="center", key=f"row-{check.name}"):
+        st.html(row_html(check), width="stretch")
+        act(check)
+
+
+def row_html(check: Check) -> str:
+    """One check: why it matters on hover when all is well, in full with its remedy otherwise."""
+    symbol, color = _LOOK[check.state]
+    why = t(f"check.{check.name}.why")
+    state = t(f"environment.state.{check.state}")
+    if check.optional and check.state != "ok":
+        symbol, color = "radio_button_unchecked", "#7F7F7F"
+        state = t("environment.state.optional")
+    facts = []
+    if check.found:
+        facts.append(check.found)
+    if check.needed and check.state != "ok":
+        facts.append(t("environment.needed", needed=check.needed))
+    advice = ""
+    if check.state != "ok":
+        remedy = t(f"check.{check.name}.remedy")
+        advice = f'<div class="sl-advice">{html(why)} <strong>{html(remedy)}</strong></div>'
+    return (
+        f'<div class="sl-row" style="--c:{color}" title="{html(why)}">'
+        f'<span class="sl-sign" aria-hidden="true">{symbol}</span><div><div class="sl-head">'
+        f"<strong>{html(t(f'check.{check.name}.title'))}</strong>"
+        f'<span class="sl-state">{html(state)}</span>'
+        f'<span class="sl-fact">{html(" · ".join(facts))}</span></div>{advice}</div></div>'
+    )

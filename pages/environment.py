@@ -38,7 +38,7 @@ def show() -> None:
     _again(space, rows)
     _under_way([row.id for row in rows if not row.state.ended])
     _ended_badly(rows)
-    check_groups(found, _act)
+    check_groups(found, space.settings.profile, _act)
     _places(space, found)
     _forms()
 
@@ -109,12 +109,15 @@ def _again(space: Workspace, rows: list[RunRow]) -> None:
         thorough = st.toggle(
             t("parameter.thorough.label"), help=t("parameter.thorough.help"), key="thorough"
         )
+        asked = {"thorough": True} if thorough else {}
+        with st.popover(
+            t("environment.command"), icon=icon("terminal"), type="tertiary", width="content"
+        ):
+            st.code(command("check", asked), language="bash", wrap_lines=True)
         last = next((row for row in rows if row.stage == "check" and row.state.ended), None)
         if last is not None:
             when = t("environment.last", ago=ago(last.ended_at))
             st.caption(when, help=clock(last.ended_at), width="content")
-    with st.popover(t("environment.command"), icon=icon("terminal"), type="tertiary"):
-        st.code(command("check", {"thorough": thorough}), language="bash", wrap_lines=True)
     if pressed:
         _checks.clear()
         token = st.session_state.setdefault("check-request", secrets.token_hex(8))

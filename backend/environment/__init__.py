@@ -10,6 +10,7 @@ from backend.environment.checking import (
     CheckState,
     Readiness,
     Remedy,
+    concerns,
     not_ready,
     readiness,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "Readiness",
     "Remedy",
     "checks",
+    "concerns",
     "not_ready",
     "readiness",
 ]

@@ -65,9 +65,14 @@ def readiness(found: Iterable[Check], profile: Profile) -> Readiness:
     return Readiness(profile, not blocking, blocking, unknown)
 
 
-def not_ready(found: Iterable[Check]) -> list[Check]:
-    """The checks that ask for something, optional ones left out."""
-    return [check for check in found if check.state != "ok" and not check.optional]
+def concerns(check: Check, profile: Profile) -> bool:
+    """Whether a workspace of this profile should care: optional and foreign matters aside."""
+    return not check.optional and (not check.blocks or profile in check.blocks)
+
+
+def not_ready(found: Iterable[Check], profile: Profile) -> list[Check]:
+    """The checks that ask for something in a workspace of this profile."""
+    return [check for check in found if check.state != "ok" and concerns(check, profile)]
 
 
 def gib(size: float) -> str:

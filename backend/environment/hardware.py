@@ -76,7 +76,7 @@ def device_free_check(readings: DeviceReadings) -> Check:
     ]
     known = any(device.used is not None for device in readings.devices)
     state: CheckState = "warning" if held else "ok" if known else "unknown"
-    return Check("gpu_free", "hardware", state, ", ".join(held))
+    return Check("gpu_free", "hardware", state, ", ".join(held), blocks=LARGE)
 
 
 def host_memory_check(total: int, profile: str) -> Check:

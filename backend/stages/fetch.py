@@ -66,6 +66,8 @@ class Parameters(StageParameters):
 
 def preflight(workspace: Workspace, parameters: Parameters) -> list[Problem]:
     """Address, destination, token and room on the disk; nothing is asked of the network."""
+    if not parameters.url:
+        return [Problem("error", "fetch_url", {}, "url")]
     try:
         downloads = plan(workspace, parameters)
         for one in downloads:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 
 import streamlit as st
 
-from backend.environment import GROUPS, Check
+from backend.environment import GROUPS, Check, concerns
+from backend.workspace import Profile
 from pages.widgets.colors import icon
 from pages.widgets.text import html, t
 
@@ -31,55 +32,68 @@ STYLE = """<style>
 </style>"""
 
 
-def check_groups(found: Iterable[Check], act: Callable[[Check], None]) -> None:
+def check_groups(found: Iterable[Check], profile: Profile, act: Callable[[Check], None]) -> None:
     """All checks under their groups; a group with nothing to do is folded.
 
     Args:
         found: The checks.
+        profile: The workspace's; what concerns only the other one is shown as such.
         act: Shows the button of a check that has a remedy to start.
     """
     st.html(STYLE)
     listed = list(found)
     for group in GROUPS:
         members = [check for check in listed if check.group == group]
-        counted = [check for check in members if not check.optional]
+        counted = [check for check in members if concerns(check, profile)]
         good = sum(check.state == "ok" for check in counted)
         title = t(f"environment.group.{group}")
         figures = t("environment.group.figures", good=good, total=len(counted))
-        asks = good < len(counted) or any(check.state != "ok" for check in members)
         symbol = "check_circle" if good == len(counted) else "error"
         with st.expander(
-            f"**{title}** · {figures}", expanded=asks, icon=icon(symbol), key=f"group-{group}"
+            f"**{title}** · {figures}",
+            expanded=good < len(counted),
+            icon=icon(symbol),
+            key=f"group-{group}",
         ):
-            for check in sorted(members, key=_order):
-                _row(check, act)
+            _rows(sorted(members, key=lambda check: _order(check, profile)), profile, act)
 
 
-def _order(check: Check) -> tuple[bool, int]:
-    return check.optional, _WORST_FIRST.index(check.state)
+def _order(check: Check, profile: Profile) -> tuple[bool, int]:
+    return not concerns(check, profile), _WORST_FIRST.index(check.state)
 
 
-def _row(check: Check, act: Callable[[Check], None]) -> None:
-    if check.remedy is None or check.state == "ok":
-        st.html(row_html(check))
-        return
-    if check.remedy.kind == "command":
-        st.html(row_html(check))
-        st.code(check.remedy.value, language="bash", wrap_lines=True)
-        return
-    with st.container(horizontal=True, vertical_alignment="center", key=f"row-{check.name}"):
-        st.html(row_html(check), width="stretch")
-        act(check)
+def _rows(members: list[Check], profile: Profile, act: Callable[[Check], None]) -> None:
+    """Rows in one block as far as no button or command stands between them."""
+    waiting = ""
+    for check in members:
+        row, remedy = row_html(check, profile), check.remedy
+        if remedy is None or check.state == "ok":
+            waiting += row
+            continue
+        if remedy.kind == "command":
+            st.html(waiting + row)
+            st.code(remedy.value, language="bash", wrap_lines=True)
+        else:
+            if waiting:
+                st.html(waiting)
+            with st.container(
+                horizontal=True, vertical_alignment="center", key=f"row-{check.name}"
+            ):
+                st.html(row, width="stretch")
+                act(check)
+        waiting = ""
+    if waiting:
+        st.html(waiting)
 
 
-def row_html(check: Check) -> str:
+def row_html(check: Check, profile: Profile) -> str:
     """One check: why it matters on hover when all is well, in full with its remedy otherwise."""
     symbol, color = _LOOK[check.state]
     why = t(f"check.{check.name}.why")
     state = t(f"environment.state.{check.state}")
-    if check.optional and check.state != "ok":
+    if check.state != "ok" and not concerns(check, profile):
         symbol, color = "radio_button_unchecked", "#7F7F7F"
-        state = t("environment.state.optional")
+        state = t("environment.state.optional" if check.optional else "environment.state.foreign")
     facts = []
     if check.found:
         facts.append(check.found)
@@ -87,7 +101,7 @@ def row_html(check: Check) -> str:
         facts.append(t("environment.needed", needed=check.needed))
     advice = ""
     if check.state != "ok":
-        remedy = t(f"check.{check.name}.remedy")
+        remedy = "" if check.state == "unknown" else t(f"check.{check.name}.remedy")
         advice = f'<div class="sl-advice">{html(why)} <strong>{html(remedy)}</strong></div>'
     return (
         f'<div class="sl-row" style="--c:{color}" title="{html(why)}">'

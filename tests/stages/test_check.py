@@ -53,6 +53,7 @@ def test_the_report_holds_what_the_page_sees(workspace):
     assert {one["name"]: one["state"] for one in report["checks"]} == seen
     assert "asset_llm" in report["readiness"]["starter"]["blocking"]
     assert not report["readiness"]["starter"]["ready"]
+    assert 0 < report["ok"] < report["total"] < len(report["checks"])
     [event] = run.events()
     assert (event["code"], event["level"]) == ("checked", "warning")
     assert "missing: asset_llm" in done.stdout

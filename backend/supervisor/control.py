@@ -62,9 +62,8 @@ def resume(run: Run) -> Run:
             place=run.id,
             remedy="Start it anew with the same parameters.",
         )
-    with writing(run, PATIENCE_S) as mine:
-        state = run.status().state
-        if not mine or not state.ended or state is State.SUCCEEDED:
+    with _ended(run) as state:
+        if state not in (State.STOPPED, State.FAILED, State.LOST):
             raise UsageError(
                 f"the run is {state}; only a stopped, failed or lost run can be continued.",
                 place=run.id,
@@ -104,15 +103,32 @@ def delete(run: Run) -> None:
     Raises:
         InputError: It has not ended.
     """
-    with writing(run, PATIENCE_S) as mine:
-        state = run.status().state
-        if not mine or not state.ended:
+    with _ended(run) as state:
+        if not state.ended:
             raise InputError(
                 f"the run is {state}.", place=run.id, remedy="Stop it before you delete it."
             )
         # Without it the folder is no run any more, even if the rest takes long.
         (run.path / "run.json").unlink()
         shutil.rmtree(run.path)
+
+
+@contextlib.contextmanager
+def _ended(run: Run) -> Iterator[State]:
+    """The run's state; once it has ended, with the right to write in its folder.
+
+    Raises:
+        UsageError: It has ended, and somebody else is about to continue or delete it.
+    """
+    state = run.status().state
+    if not state.ended:
+        yield state
+        return
+    # The supervisor that just wrote the end is still about to leave.
+    with writing(run, PATIENCE_S) as mine:
+        if not mine:
+            raise UsageError("another process is busy with this run.", place=run.id)
+        yield run.status().state
 
 
 def _lock(descriptor: int, deadline: float) -> bool:

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from backend.errors import InputError, UsageError
+from backend.runs import Run
+from backend.stages import STAGES
+from backend.supervisor import check_parameters, command, start
+from backend.workspace import Settings, Workspace
+from tests.faults.studio import STEPS
+
+
+@pytest.fixture
+def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    monkeypatch.setitem(STAGES, "steps", STEPS)
+    return Workspace.create(tmp_path / "ws", Settings(name="test"))
+
+
+def test_an_unknown_parameter_lists_near_names(space: Workspace):
+    with pytest.raises(UsageError) as caught:
+        start(space, "evaluate", {"batchsize": 3})
+    assert caught.value.place == "batchsize"
+    assert caught.value.remedy == "Did you mean: batch_size?"
+
+
+def test_a_value_out_of_bounds_names_field_bound_and_default(space: Workspace):
+    with pytest.raises(UsageError) as caught:
+        start(space, "evaluate", {"batch_size": 0})
+    assert caught.value.place == "batch_size"
+    assert "greater than or equal to 1" in caught.value.problem
+    assert "16" in (caught.value.remedy or "")
+
+
+def test_a_preflight_error_starts_nothing(space: Workspace):
+    with pytest.raises(InputError, match=r"^kit: gemma is missing: there\."):
+        start(space, "steps", {"trouble": "error"}, request="click")
+    assert Run.all(space) == []
+
+
+def test_a_preflight_error_can_be_looked_at_before_the_start(space: Workspace):
+    checked, problems = check_parameters(space, "steps", {"trouble": "error", "steps": "7"})
+    assert checked.steps == 7
+    assert [(one.level, one.code) for one in problems] == [("error", "asset_missing")]
+
+
+def test_a_command_names_only_what_differs_and_survives_the_shell():
+    text = command("evaluate", {"checkpoint": "a b'c", "batch_size": 16, "benchmarks": ["mmbench"]})
+    assert shlex.split(text) == [
+        "python",
+        "-m",
+        "backend",
+        "run",
+        "evaluate",
+        "-p",
+        "checkpoint=a b'c",
+        "-p",
+        'benchmarks=["mmbench"]',
+    ]
+
+
+def test_a_command_keeps_a_stage_default_that_the_profile_overrides():
+    text = command("evaluate", {"batch_size": 16}, {"batch_size": 4})
+    assert text.endswith("-p batch_size=16")
+    assert "-p" not in command("evaluate", {"batch_size": 4}, {"batch_size": 4})

@@ -1,0 +1,86 @@
+"""Teach the model to follow instructions: the language model or adapters, and the projector."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from backend.stages.base import Problem, StageContext, parameter, stage_main
+from backend.training.checks import training_problems
+from backend.training.parameters import ImageMode, TrainingParameters
+from backend.training.sources import projector_file, training_source
+from backend.workspace import Workspace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from backend.mgm.adapters import Lora
+    from backend.mgm.checkpoints import MGM
+
+Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+TARGETS: list[Target] = [
+    "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"
+]  # fmt: skip
+
+
+class Parameters(TrainingParameters):
+    """The kit's second stage."""
+
+    data: str = parameter("", fold="data", kind="path")
+    projector: str = parameter("", fold="data", kind="run", stages=("pretrain",))
+    method: Literal["full", "lora", "qlora"] = parameter("full", fold="recipe")
+    image_mode: ImageMode = parameter("pad", fold="data")
+    learning_rate: float = parameter(2e-5, fold="recipe", gt=0)
+    global_batch_size: int = parameter(128, fold="recipe", ge=1)
+    group_by_modality_length: bool = parameter(True, fold="recipe")
+    lora_rank: int = parameter(64, fold="recipe", ge=1, le=1024)
+    lora_alpha: float = parameter(16.0, fold="recipe", gt=0)
+    lora_dropout: float = parameter(0.05, fold="recipe", ge=0, lt=1)
+    lora_targets: list[Target] = parameter(TARGETS, fold="recipe", min_length=1)
+
+
+def preflight(workspace: Workspace, parameters: Parameters) -> list[Problem]:
+    """Data, projector, towers, disk and the challenge's rules."""
+    return training_problems(workspace, parameters, stage="finetune")
+
+
+def main(context: StageContext, parameters: Parameters) -> None:
+    """Write a full checkpoint, or an adapter with its projector, in the kit's layout."""
+    from backend.training.trainer import Job, run
+
+    workspace = context.workspace
+    job = Job(
+        training_source(workspace, parameters.data, parameters.image_root, asset="finetune"),
+        save,
+        projector=projector_file(workspace, parameters.projector),
+        lora=_lora(parameters),
+        group=parameters.group_by_modality_length,
+    )
+    run(context, parameters, job)
+
+
+def _lora(parameters: Parameters) -> Lora | None:
+    from backend.mgm.adapters import Lora
+
+    if parameters.method == "full":
+        return None
+    return Lora(
+        parameters.lora_rank,
+        parameters.lora_alpha,
+        parameters.lora_dropout,
+        tuple(parameters.lora_targets),
+    )
+
+
+def save(folder: Path, mgm: MGM, weights: dict[str, Tensor] | None) -> None:
+    """The stage's result, as the kit writes it."""
+    from backend.mgm import adapters, checkpoints
+
+    adapted = adapters.adapted_layers(mgm.model)
+    write = adapters.save_adapter if adapted else checkpoints.save
+    write(folder, mgm.model, mgm.processor, weights=weights)
+
+
+if __name__ == "__main__":
+    stage_main(Parameters, main)

@@ -1,0 +1,87 @@
+"""Memory presets by name: values of training parameters that belong together."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+PresetName = Literal[
+    "custom",
+    "kit",
+    "fit-24gb-full",
+    "fit-16gb-full",
+    "fit-12gb-lora",
+    "fit-8gb-qlora",
+    "fastest",
+]
+
+_LEAN: dict[str, Any] = {
+    "activation_checkpointing": True,
+    "mining_checkpointing": True,
+    "tower_chunk": 1,
+    "loss_chunk": 256,
+    "attention": "auto",
+    "zero_stage": 0,
+    "offload": "none",
+}
+_ADAPTER: dict[str, Any] = {"learning_rate": 2e-4}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "custom": {},
+    "kit": {
+        "method": "full",
+        "micro_batch_size": 4,
+        "precision": "fp32_master",
+        "optimizer": "adamw",
+        "activation_checkpointing": True,
+        "mining_checkpointing": False,
+        "tower_chunk": 0,
+        "loss_chunk": 0,
+        "attention": "auto",
+        "zero_stage": 2,
+        "offload": "optimizer",
+    },
+    "fit-24gb-full": {
+        **_LEAN,
+        "method": "full",
+        "micro_batch_size": 4,
+        "precision": "bf16_stochastic",
+        "optimizer": "adamw_8bit",
+    },
+    "fit-16gb-full": {
+        **_LEAN,
+        "method": "full",
+        "micro_batch_size": 4,
+        "precision": "bf16_stochastic",
+        "optimizer": "paged_adamw_8bit",
+    },
+    "fit-12gb-lora": {
+        **_LEAN,
+        **_ADAPTER,
+        "method": "lora",
+        "micro_batch_size": 4,
+        "precision": "fp32_master",
+        "optimizer": "adamw",
+    },
+    "fit-8gb-qlora": {
+        **_LEAN,
+        **_ADAPTER,
+        "method": "qlora",
+        "micro_batch_size": 4,
+        "precision": "fp32_master",
+        "optimizer": "adamw",
+    },
+    "fastest": {
+        "method": "full",
+        "micro_batch_size": 16,
+        "precision": "fp32_master",
+        "optimizer": "adamw",
+        "activation_checkpointing": False,
+        "mining_checkpointing": False,
+        "tower_chunk": 0,
+        "loss_chunk": 1024,
+        "attention": "auto",
+        "zero_stage": 0,
+        "offload": "none",
+    },
+}
+"""Parameters that a stage does not have (pretraining has no method) are left out there."""

@@ -1,0 +1,89 @@
+"""`checkpoint-N` folders: written whole or not at all, and the newest one read back."""
+
+from __future__ import annotations
+
+import random
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import distributed
+
+from backend.files import read_json, write_json
+
+POSITION_FILE = "position.json"
+
+
+def checkpoints(artifacts: Path) -> list[tuple[int, Path]]:
+    """Step and folder of every complete checkpoint, oldest first."""
+    found = [
+        (int(match[1]), path)
+        for path in artifacts.glob("checkpoint-*")
+        if (match := re.fullmatch(r"checkpoint-(\d+)", path.name))
+        and (path / POSITION_FILE).is_file()
+    ]
+    return sorted(found)
+
+
+def drop_older(artifacts: Path, keep: int) -> None:
+    """Leave the newest `keep` checkpoints, and nothing half written."""
+    for _, path in checkpoints(artifacts)[:-keep]:
+        shutil.rmtree(path)
+
+
+def start_writing(artifacts: Path, step: int) -> Path:
+    """An empty folder that becomes `checkpoint-<step>`."""
+    scratch = artifacts / f".checkpoint-{step}"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    return scratch
+
+
+def finish_writing(scratch: Path, position: dict[str, Any]) -> Path:
+    """Give a complete folder its name."""
+    write_json(scratch / POSITION_FILE, position)
+    final = scratch.with_name(scratch.name.removeprefix("."))
+    shutil.rmtree(final, ignore_errors=True)
+    scratch.rename(final)
+    return final
+
+
+def read_position(folder: Path) -> dict[str, Any]:
+    """What `finish_writing` was given."""
+    position: dict[str, Any] = read_json(folder / POSITION_FILE)
+    return position
+
+
+def save_random(folder: Path) -> None:
+    """Write this process's random states."""
+    state = {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        "python": repr(random.getstate()),
+    }
+    torch.save(state, folder / f"random-{_rank()}.pt")
+
+
+def load_random(folder: Path) -> None:
+    """Continue with the random states of `save_random`."""
+    import ast
+
+    state = torch.load(folder / f"random-{_rank()}.pt", weights_only=True)
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+    random.setstate(ast.literal_eval(state["python"]))
+
+
+def seed_everything(seed: int) -> None:
+    """Start every random stream that training reads."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def _rank() -> int:
+    return distributed.get_rank() if distributed.is_initialized() else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import streamlit as st
 from backend.assets import ASSETS
 from backend.environment import Check, Readiness, checks, readiness
 from backend.environment.checking import BOTH
+from backend.environment.installing import PACKAGES
 from backend.errors import SynthLoopError
 from backend.files import read_json
 from backend.runs import Run, State
@@ -26,6 +28,8 @@ from store.runs import RunRow, run_rows
 
 _STAGES = ("check", "fetch", "install")
 _NAMED = 4
+_NEWS_S = 86400
+"""Seconds for which a failure is worth a place on top."""
 
 
 def show() -> None:
@@ -38,9 +42,10 @@ def show() -> None:
     _again(space, rows)
     _under_way([row.id for row in rows if not row.state.ended])
     _ended_badly(rows)
+    _asked_form()
     check_groups(found, space.settings.profile, _act)
     _places(space, found)
-    _forms()
+    _more()
 
 
 @st.cache_data(ttl=4, max_entries=8, show_spinner=False)
@@ -179,11 +184,13 @@ def run_name(run: Run) -> str:
 
 
 def _ended_badly(rows: list[RunRow]) -> None:
-    """The newest run of each kind, when it failed."""
+    """The newest run of each kind, when it failed within a day."""
     space = workspace()
     for stage in _STAGES:
         newest = next((row for row in rows if row.stage == stage), None)
         if newest is None or newest.state is not State.FAILED or newest.reason is None:
+            continue
+        if time.time() - (newest.ended_at or 0) > _NEWS_S:
             continue
         st.markdown(f"**{run_name(Run.find(space, newest.id))}** · {ago(newest.ended_at)}")
         reason_box(newest.state, newest.reason)
@@ -193,15 +200,9 @@ def _ended_badly(rows: list[RunRow]) -> None:
 def _act(check: Check) -> None:
     """The button that opens the form which sets a check right."""
     remedy = check.remedy
-    if remedy is None:
-        return
-    key = f"act-{check.name}"
-    symbol = icon("download" if remedy.kind == "fetch" else "deployed_code")
-    if st.button(t(f"environment.act.{remedy.kind}"), key=key, icon=symbol):
-        for kind in ("fetch", "install"):
-            st.query_params.pop(kind, None)
-        st.query_params[remedy.kind] = remedy.value
-        st.rerun()
+    if remedy is not None:
+        label = t(f"environment.act.{remedy.kind}")
+        _open(remedy.kind, remedy.value, label, f"act-{check.name}")
 
 
 def _places(space: Workspace, found: list[Check]) -> None:
@@ -230,44 +231,50 @@ def _places(space: Workspace, found: list[Check]) -> None:
         st.caption(t("environment.places.help"))
 
 
-def _forms() -> None:
-    """The forms of fetching and installing; a remedy's button opens its own, filled in."""
-    asset = st.query_params.get("fetch", "")
-    with st.expander(
-        t("environment.fetch"),
-        icon=icon("download"),
-        expanded=bool(asset),
-        key=f"form-fetch-{asset}",
-    ):
+def _asked_form() -> None:
+    """The form that a remedy's button opened, filled in, where the eye is."""
+    asset, package = st.query_params.get("fetch", ""), st.query_params.get("install", "")
+    if not (asset or package):
+        return
+    stage_name = "fetch" if asset else "install"
+    with st.container(border=True, key=f"form-{stage_name}"):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.subheader(t(f"environment.{stage_name}"), anchor=False, width="stretch")
+            if st.button(t("environment.close"), icon=icon("close"), type="tertiary", key="close"):
+                _close()
+                st.rerun()
         if asset in ASSETS:
             source = escape(ASSETS[asset].source)
             st.caption(t("environment.fetch.source", asset=t(f"asset.{asset}"), source=source))
-        stage_form(
-            "fetch",
-            defaults={"asset": asset} if asset in ASSETS else None,
-            primary=False,
-            on_start=_started,
-        )
-    package = st.query_params.get("install", "")
-    known = package in ("flash-attn", "bitsandbytes", "liger-kernel")
-    with st.expander(
-        t("environment.install"),
-        icon=icon("deployed_code"),
-        expanded=known,
-        key=f"form-install-{package if known else ''}",
-    ):
-        stage_form(
-            "install",
-            defaults={"package": package} if known else None,
-            primary=False,
-            on_start=_started,
-        )
+        defaults = {"asset": asset} if asset in ASSETS else None
+        if package in PACKAGES:
+            defaults = {"package": package}
+        stage_form(stage_name, defaults=defaults, primary=False, on_start=_started)
+
+
+def _more() -> None:
+    """The same forms, for what no check asks for."""
+    with st.container(horizontal=True, key="more"):
+        _open("fetch", "other", t("environment.fetch"), "more-fetch")
+        _open("install", next(iter(PACKAGES)), t("environment.install"), "more-install")
+
+
+def _open(kind: str, value: str, label: str, key: str) -> None:
+    symbol = icon("download" if kind == "fetch" else "deployed_code")
+    if st.button(label, key=key, icon=symbol):
+        _close()
+        st.query_params[kind] = value
+        st.rerun()
+
+
+def _close() -> None:
+    for kind in ("fetch", "install"):
+        st.query_params.pop(kind, None)
 
 
 def _started(_run: Run) -> None:
     """Stay here: the run shows on top."""
-    for kind in ("fetch", "install"):
-        st.query_params.pop(kind, None)
+    _close()
 
 
 show()

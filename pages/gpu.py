@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 import psutil
@@ -12,10 +12,9 @@ import streamlit as st
 from plotly.subplots import make_subplots
 
 from backend.environment.hardware import host_memory
-from backend.errors import SynthLoopError
+from backend.environment.processes import process_tree, running
 from backend.gpu import Device, DeviceReadings, read_devices
-from backend.runs import Run, State
-from backend.workspace import Workspace
+from backend.runs import Run
 from pages.widgets.cards import Figure, figures
 from pages.widgets.charts import CONFIG
 from pages.widgets.colors import OKABE_ITO, icon, run_color
@@ -51,38 +50,13 @@ def show() -> None:
 @st.fragment(run_every="2s")
 def _now() -> None:
     space, readings = workspace(), read_devices()
-    running = running_runs(space)
-    owners = {pid: run for run in running for pid in tree(run)}
+    going_on = running(space)
+    owners = {pid: run for run in going_on for pid in process_tree(run)}
     for device in readings.devices:
         _device(device, owners)
     if not readings.devices:
         _without(readings)
-    _host(running)
-
-
-def running_runs(space: Workspace) -> list[Run]:
-    """Runs that are going on, newest first."""
-    found = []
-    for run in Run.all(space):
-        try:
-            if run.status().state is State.RUNNING:
-                found.append(run)
-        except (SynthLoopError, ValueError):
-            # An unreadable run belongs to the Runs page.
-            continue
-    return found
-
-
-def tree(run: Run) -> list[int]:
-    """The run's child and all its descendants, as far as they live."""
-    child = run.written_status().child
-    if child is None or not child.alive():
-        return []
-    try:
-        root = psutil.Process(child.pid)
-        return [child.pid, *(process.pid for process in root.children(recursive=True))]
-    except psutil.NoSuchProcess:
-        return []
+    _host(going_on)
 
 
 def _device(device: Device, owners: dict[int, Run]) -> None:
@@ -183,7 +157,7 @@ def _without(readings: DeviceReadings) -> None:
         st.warning(t("gpu.error", error=escape(readings.error)), icon=icon("warning"))
 
 
-def _host(running: list[Run]) -> None:
+def _host(going_on: list[Run]) -> None:
     """Main memory, and the processes of the runs that go on."""
     with st.container(border=True, key="host"):
         st.subheader(t("gpu.host"), anchor=False)
@@ -199,18 +173,18 @@ def _host(running: list[Run]) -> None:
             ]
         )
         st.html(_use(used / total, words))
-        if not running:
+        if not going_on:
             st.caption(t("gpu.host.none"))
             return
-        for run in running:
+        for run in going_on:
             st.markdown(f"**{escape(run_words(run))}**")
             _tree_table(run)
-        _links({run.id: run for run in running}, "host")
+        _links({run.id: run for run in going_on}, "host")
 
 
 def _tree_table(run: Run) -> None:
     lines = []
-    for pid in tree(run):
+    for pid in process_tree(run):
         try:
             process = psutil.Process(pid)
             with process.oneshot():
@@ -227,16 +201,20 @@ def _tree_table(run: Run) -> None:
 def _lately() -> None:
     """The last ten minutes, as the supervisors of runs saw them."""
     now = time.time()
-    found = recent(workspace(), now, _SPAN_S)
+    space = workspace()
+    found = recent(space, now, _SPAN_S)
     st.subheader(t("gpu.lately"), anchor=False)
     if not found.host:
         st.caption(t("gpu.lately.none"))
         return
-    st.plotly_chart(lately_figure(found, now), key="lately", config=CONFIG, alt=t("gpu.lately"))
+    names = {run_id: run_words(Run.find(space, run_id)) for run_id in found.host}
+    st.plotly_chart(
+        lately_figure(found, names, now), key="lately", config=CONFIG, alt=t("gpu.lately")
+    )
     st.caption(t("gpu.lately.help"))
 
 
-def lately_figure(found: Recent, now: float) -> go.Figure:
+def lately_figure(found: Recent, names: Mapping[str, str], now: float) -> go.Figure:
     """Memory and utilization of devices, and the runs' main memory, over minutes before now."""
     with_devices = bool(found.used)
     titles = [t("gpu.chart.memory"), t("gpu.chart.utilization")] if with_devices else []
@@ -251,7 +229,9 @@ def lately_figure(found: Recent, now: float) -> go.Figure:
                 )
     for run_id, one in found.host.items():
         figure.add_trace(
-            _line(one, now, run_id, run_color(run_id), _GIB, legend=True), row=len(titles), col=1
+            _line(one, now, html(names[run_id]), run_color(run_id), _GIB, legend=True),
+            row=len(titles),
+            col=1,
         )
     for row, title in enumerate(titles, 1):
         figure.add_annotation(
@@ -263,16 +243,17 @@ def lately_figure(found: Recent, now: float) -> go.Figure:
             xanchor="left",
             yanchor="bottom",
             showarrow=False,
+            font={"size": 13},
         )
     figure.update_xaxes(range=[-_SPAN_S / 60, 0], showgrid=False, zeroline=False)
     figure.update_xaxes(title_text=t("gpu.chart.minutes"), row=len(titles), col=1)
     figure.update_yaxes(gridcolor=_GRID, rangemode="tozero", zeroline=False, nticks=4)
     figure.update_layout(
-        height=80 + 160 * len(titles),
+        height=104 + 160 * len(titles),
         margin={"l": 8, "r": 8, "t": 32, "b": 8},
         hovermode="x unified",
         uirevision="lately",
-        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"},
+        legend={"orientation": "h", "x": 0, "y": -0.36 / len(titles), "yanchor": "top"},
     )
     return figure
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import psutil
 
 from backend.environment.checking import BOTH, LARGE, Check, CheckState, gib
-from backend.gpu import DeviceReadings
+from backend.environment.processes import process_tree, running
+from backend.gpu import Device, DeviceReadings
 from backend.workspace import Workspace
 
 DEVICE_MEMORY = 15 << 29
@@ -27,11 +29,13 @@ _LIMITS = (
 
 def hardware_checks(workspace: Workspace, readings: DeviceReadings) -> list[Check]:
     """The devices as they were read, then the machine's memory and processors."""
+    own = {pid for run in running(workspace) for pid in process_tree(run)}
     budget = workspace.settings.memory_budget_gib
     return [
         device_check(readings),
+        device_lost_check(readings),
         device_memory_check(readings, None if budget is None else int(budget * 2**30)),
-        device_free_check(readings),
+        device_free_check(readings, own),
         host_memory_check(host_memory(), workspace.settings.profile),
         shared_memory_check(shared_memory()),
         _cores(),
@@ -39,20 +43,27 @@ def hardware_checks(workspace: Workspace, readings: DeviceReadings) -> list[Chec
 
 
 def device_check(readings: DeviceReadings) -> Check:
-    """A device is there and answers."""
-    lost = [device for device in readings.devices if device.error is not None]
-    names = [device.name or f"GPU {device.index}" for device in readings.devices]
+    """There is a device."""
     state: CheckState = "ok"
     if readings.error == "no_driver" or not (readings.devices or readings.error):
         state = "missing"
     elif readings.error is not None:
         state = "unknown"
-    elif lost:
-        state = "failed" if len(lost) == len(readings.devices) else "warning"
-    found = ", ".join(names)
-    if readings.error not in (None, "no_driver"):
+    found = ", ".join(device.name or f"GPU {device.index}" for device in readings.devices)
+    if state == "unknown":
         found = str(readings.error)
     return Check("gpu", "hardware", state, found, "1 NVIDIA GPU", LARGE)
+
+
+def device_lost_check(readings: DeviceReadings) -> Check:
+    """Every device answers."""
+    lost = [f"GPU {one.index}: {one.error}" for one in readings.devices if one.error is not None]
+    state: CheckState = "ok"
+    if not readings.devices:
+        state = "unknown"
+    elif lost:
+        state = "failed" if len(lost) == len(readings.devices) else "warning"
+    return Check("gpu_lost", "hardware", state, ", ".join(lost), "", LARGE)
 
 
 def device_memory_check(readings: DeviceReadings, budget: int | None) -> Check:
@@ -67,16 +78,25 @@ def device_memory_check(readings: DeviceReadings, budget: int | None) -> Check:
     return Check("gpu_memory", "hardware", state, found, needed, LARGE)
 
 
-def device_free_check(readings: DeviceReadings) -> Check:
-    """Nobody else holds much of a device's memory."""
-    held = [
-        f"{device.name or device.index}: {gib(device.used)} / {gib(device.total)}"
-        for device in readings.devices
-        if device.used is not None and device.total and device.used > BUSY * device.total
-    ]
+def device_free_check(readings: DeviceReadings, own: Collection[int] = ()) -> Check:
+    """Nobody but the processes `own` holds much of a device's memory."""
+    held = []
+    for device in readings.devices:
+        others = held_by_others(device, own)
+        if others is not None and device.total and others > BUSY * device.total:
+            name = device.name or f"GPU {device.index}"
+            held.append(f"{name}: {gib(others)} / {gib(device.total)}")
     known = any(device.used is not None for device in readings.devices)
     state: CheckState = "warning" if held else "ok" if known else "unknown"
     return Check("gpu_free", "hardware", state, ", ".join(held), blocks=LARGE)
+
+
+def held_by_others(device: Device, own: Collection[int]) -> int | None:
+    """Bytes of a device that are not held by the processes `own`; None when nobody knows."""
+    if device.used is None:
+        return None
+    mine = (one.memory or 0 for one in device.processes or () if one.pid in own)
+    return max(0, device.used - sum(mine))
 
 
 def host_memory_check(total: int, profile: str) -> Check:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import re
 import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 from urllib.parse import unquote, urljoin, urlsplit
 
 from backend.assets import ASSETS, asset_status
@@ -27,7 +30,7 @@ from backend.workspace import Workspace
 
 _LISTED = re.compile(r"(?:([0-9a-fA-F]{64})[ \t]+\*?)?(\S.*)")
 """A file as `sha256sum` writes it, or only its name."""
-_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
 Target = Literal[
@@ -249,26 +252,41 @@ def _there(one: Download, replace_existing: bool, context: StageContext) -> str 
 
 
 def unpack(context: StageContext, archive: Path) -> None:
-    """Unpack a tar archive beside itself; members that would leave the folder are refused.
+    """Unpack a tar or zip archive beside itself; members cannot leave its folder.
 
     Raises:
-        InputError: It is no tar archive, is broken, or holds a member that is not acceptable.
+        InputError: It is no archive, is broken, or holds a member that is not acceptable.
     """
-    if not archive.name.endswith(_ARCHIVES):
-        raise InputError("this is not a tar archive.", place=str(archive))
-    total, folder = archive.stat().st_size, archive.parent
-    count = 0
+    members = _tar if archive.name.endswith(_TARS) else _zip
+    if members is _zip and archive.suffix != ".zip":
+        raise InputError("this is not a tar or zip archive.", place=str(archive))
+    total, count = archive.stat().st_size, 0
     try:
-        with archive.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:*") as file:
-            for member in file:
+        with archive.open("rb") as raw:
+            for _ in members(raw, archive.parent):
                 context.check_stop()
-                check_space(folder, member.size)
-                file.extract(member, folder, filter="data")
                 count += 1
-                context.progress(raw.tell(), total, "bytes", archive.name)
-    except (tarfile.TarError, EOFError) as error:
+                context.progress(min(raw.tell(), total), total, "bytes", archive.name)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
         raise InputError(f"the archive cannot be unpacked: {error}.", place=str(archive)) from error
     context.event("info", "unpacked", file=archive.name, count=count)
+
+
+def _tar(raw: IO[bytes], folder: Path) -> Iterator[None]:
+    with tarfile.open(fileobj=raw, mode="r:*") as file:
+        for member in file:
+            check_space(folder, member.size)
+            file.extract(member, folder, filter="data")
+            yield
+
+
+def _zip(raw: IO[bytes], folder: Path) -> Iterator[None]:
+    with zipfile.ZipFile(raw) as file:
+        for member in file.infolist():
+            confine(folder, member.filename)
+            check_space(folder, member.file_size)
+            file.extract(member, folder)
+            yield
 
 
 if __name__ == "__main__":

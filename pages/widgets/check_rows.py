@@ -47,7 +47,9 @@ def check_groups(found: Iterable[Check], profile: Profile, act: Callable[[Check]
         counted = [check for check in members if concerns(check, profile)]
         good = sum(check.state == "ok" for check in counted)
         title = t(f"environment.group.{group}")
-        figures = t("environment.group.figures", good=good, total=len(counted))
+        figures = t("environment.group.none")
+        if counted:
+            figures = t("environment.group.figures", good=good, total=len(counted))
         symbol = "check_circle" if good == len(counted) else "error"
         with st.expander(
             f"**{title}** · {figures}",
@@ -55,6 +57,8 @@ def check_groups(found: Iterable[Check], profile: Profile, act: Callable[[Check]
             icon=icon(symbol),
             key=f"group-{group}",
         ):
+            if group == "assets" and good < len(counted):
+                st.caption(t("environment.group.assets.help"))
             _rows(sorted(members, key=lambda check: _order(check, profile)), profile, act)
 
 
@@ -101,7 +105,9 @@ def row_html(check: Check, profile: Profile) -> str:
         facts.append(t("environment.needed", needed=check.needed))
     advice = ""
     if check.state != "ok":
-        remedy = "" if check.state == "unknown" else t(f"check.{check.name}.remedy")
+        # A button says it; of what nobody could look at, nobody knows a remedy.
+        said = check.state == "unknown" or (check.remedy and check.remedy.kind == "fetch")
+        remedy = "" if said else t(f"check.{check.name}.remedy")
         advice = f'<div class="sl-advice">{html(why)} <strong>{html(remedy)}</strong></div>'
     return (
         f'<div class="sl-row" style="--c:{color}" title="{html(why)}">'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,13 @@ from backend.environment.disk import disk_checks, file_system_check, space_neede
 from backend.environment.hardware import (
     device_check,
     device_free_check,
+    device_lost_check,
     device_memory_check,
     host_memory_check,
     shared_memory_check,
 )
 from backend.environment.software import driver_checks, package_checks, pins
-from backend.gpu import Device, DeviceReadings
+from backend.gpu import Device, DeviceProcess, DeviceReadings
 from backend.messages import catalogue
 from backend.workspace import Settings, Workspace
 
@@ -87,8 +89,11 @@ def test_a_driver_that_does_not_answer_is_unknown_not_missing():
 
 def test_a_lost_device_is_told_from_a_lost_machine():
     lost = Device(1, "Card", error="lost")
-    assert state(device_check(DeviceReadings((*CARD.devices, lost)))) == "warning"
-    assert state(device_check(DeviceReadings((lost,)))) == "failed"
+    both = DeviceReadings((*CARD.devices, lost))
+    assert [state(device_check(both)), state(device_lost_check(both))] == ["ok", "warning"]
+    assert state(device_lost_check(DeviceReadings((lost,)))) == "failed"
+    assert state(device_lost_check(CARD)) == "ok"
+    assert state(device_lost_check(NONE)) == "unknown"
 
 
 def test_the_budget_counts_where_it_is_smaller_than_the_card():
@@ -102,6 +107,10 @@ def test_memory_held_by_others_is_a_warning():
     busy = DeviceReadings((Device(0, "Card", total=24 * GIB, used=20 * GIB),))
     assert state(device_free_check(CARD)) == "ok"
     assert state(device_free_check(busy)) == "warning"
+    own = DeviceProcess(4711, 19 * GIB)
+    ours = DeviceReadings((replace(busy.devices[0], processes=(own,)),))
+    assert state(device_free_check(ours, {4711})) == "ok"
+    assert state(device_free_check(ours, {4712})) == "warning"
     unknown = DeviceReadings((Device(0, "Card", total=24 * GIB, used=None),))
     assert state(device_free_check(unknown)) == "unknown"
 

@@ -12,6 +12,7 @@ import sys
 import tarfile
 import threading
 import time
+import zipfile
 from pathlib import Path
 from typing import get_args
 
@@ -275,6 +276,24 @@ def test_an_archive_is_unpacked_beside_itself_and_cannot_leave_its_folder(worksp
                 main(context_of(workspace), Parameters(**values))
     assert (workspace.asset("seed_images") / "images" / "a.jpg").read_bytes() == b"a"
     assert not list(workspace.root.rglob("evil"))
+
+
+def zipped(*names: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name in names:
+            file.writestr(name, b"x")
+    return buffer.getvalue()
+
+
+def test_a_zip_archive_is_unpacked_as_well(workspace, site):
+    site.files |= {"/good.zip": zipped("sub/a.jpg"), "/evil.zip": zipped("../../evil")}
+    run(workspace, url=f"{site.url}/good.zip", path="images/good.zip", unpack=True)
+    assert (workspace.kit / "images" / "sub" / "a.jpg").read_bytes() == b"x"
+    with pytest.raises(InputError, match="outside"):
+        run(workspace, url=f"{site.url}/evil.zip", path="images/evil.zip", unpack=True)
+    with pytest.raises(InputError, match="not a tar or zip"):
+        run(workspace, url=f"{site.url}/file.bin", unpack=True)
 
 
 def test_two_fetches_of_one_file_do_not_meet(workspace, site):

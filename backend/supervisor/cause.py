@@ -52,13 +52,16 @@ def last_lines(path: Path, count: int = TAIL_LINES) -> list[str]:
         return file.read().decode(errors="replace").splitlines()[-count:]
 
 
-def cause_of_death(run: Run, status: RunStatus, kernel: list[str]) -> Reason:
+def cause_of_death(
+    run: Run, status: RunStatus, kernel: list[str], disk: str | None = None
+) -> Reason:
     """Name the cause as far as there is evidence; otherwise show the last lines.
 
     Args:
         run: The run whose child is gone.
         status: With exit code and signal, as far as they were seen.
         kernel: The kernel's words that it killed for want of memory.
+        disk: What the disk said when the supervisor itself could not write.
     """
     lines = last_lines(run.log_path)
     tail = lines[-EVIDENCE_LINES:]
@@ -68,9 +71,11 @@ def cause_of_death(run: Run, status: RunStatus, kernel: list[str]) -> Reason:
         for code, sign in SIGNS:
             if sign.search(line):
                 return Reason(code=code, values={"error": line.strip()}, evidence=tail)
-    if _disk_is_full(run.path):
-        values = {"error": f"{run.path}: less than 1 MiB is free"}
-        return Reason(code="disk_full", values=values, evidence=tail)
+    if disk is None and _disk_is_full(run.path):
+        disk = f"{run.path}: less than 1 MiB is free"
+    if disk is not None:
+        # A stage cannot write down that it could not write.
+        return Reason(code="disk_full", values={"error": disk}, evidence=[disk, *tail])
     if status.signal == "SIGKILL":
         return Reason(code="killed", values={"signal": "SIGKILL"}, evidence=tail)
     if status.signal is not None:

@@ -42,6 +42,7 @@ class Supervisor:
         self._killed_by_us = False
         self._device: int | None = None
         self._grace_ends: float | None = None
+        self._disk_error: str | None = None
 
     def supervise(self) -> None:
         """Start the run, or adopt the child that lives already, and see it to its end."""
@@ -165,7 +166,8 @@ class Supervisor:
         elif self._grace_ends is not None:
             self._end(State.STOPPED, Reason(code="stopped_by_person"))
         else:
-            self._end(State.FAILED, cause_of_death(self.run, self.status, kills.evidence()))
+            why = cause_of_death(self.run, self.status, kills.evidence(), self._disk_error)
+            self._end(State.FAILED, why)
 
     def _end(self, state: State, reason: Reason, at: float | None = None) -> None:
         """Write how it ended; on a full disk the next run goes first and we keep trying."""
@@ -189,8 +191,11 @@ class Supervisor:
         try:
             values = self.status.model_dump(mode="json", exclude={"supervised"})
             write_json(self.run.status_path, values)
+            self._disk_error = None
             return True
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                self._disk_error = str(error)
             _say(f"status not written: {error}")
             return False
 

@@ -21,10 +21,11 @@ from typing import Any
 from backend.errors import InputError, UsageError
 from backend.files import confine
 from backend.gpu import read_devices
-from backend.runs import Run, RunSpec, new_run_id
+from backend.runs import Run, RunSpec, State, new_run_id
 from backend.stages import stage as stage_of
 from backend.stages.base import Problem, StageParameters
 from backend.supervisor.parameters import check_parameters, refuse_problems, sentence
+from backend.supervisor.turns import DeviceQueue
 from backend.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
@@ -110,8 +111,18 @@ def spawn(run: Run) -> None:
             start_new_session=True,
             cwd=ROOT,
         )
+    _queue_up(run, process.pid)
     # Someone has to collect its exit status, else it stays a zombie as long as we live.
     threading.Thread(target=process.wait, name=f"reap {run.id}", daemon=True).start()
+
+
+def _queue_up(run: Run, supervisor: int) -> None:
+    """Put the supervisor into the queue before it can itself: it may start later than the next."""
+    device, status = run.spec.device, run.written_status()
+    if device is not None and status.state is State.QUEUED and status.queued_at is not None:
+        # What fails here (a full disk) the supervisor does again.
+        with contextlib.suppress(OSError):
+            DeviceQueue(device).take_ticket(run.id, status.queued_at, supervisor)
 
 
 def device() -> str:

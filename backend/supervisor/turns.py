@@ -6,6 +6,7 @@ inherits, so the device stays taken for as long as the supervisor or the stage l
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -35,11 +36,18 @@ class DeviceQueue:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock_path = self.folder / "lock"
 
-    def take_ticket(self, run_id: str, queued_at: float) -> Path:
+    def take_ticket(self, run_id: str, queued_at: float, pid: int) -> Path:
         """Stand in line at the place of `queued_at`, which a restarted supervisor finds again."""
-        ticket = self.folder / f"{queued_at:017.6f}-{run_id}.ticket"
-        write_json(ticket, ProcessIdentity.of(os.getpid()).model_dump())
+        ticket = self._ticket(run_id, queued_at)
+        write_json(ticket, ProcessIdentity.of(pid).model_dump())
         return ticket
+
+    def return_ticket(self, run_id: str, queued_at: float) -> None:
+        """Leave the line."""
+        self._ticket(run_id, queued_at).unlink(missing_ok=True)
+
+    def _ticket(self, run_id: str, queued_at: float) -> Path:
+        return self.folder / f"{queued_at:017.6f}-{run_id}.ticket"
 
     def tickets(self) -> list[Path]:
         """Tickets of the living, first in line first; those of the dead are removed."""
@@ -69,9 +77,17 @@ class DeviceQueue:
         ticket.unlink(missing_ok=True)
         return descriptor
 
-    def wait(self, ticket: Path, poll_s: float, give_up: Callable[[], bool]) -> int | None:
-        """Wait for the turn; None when `give_up` said so (the ticket is returned)."""
+    def wait(
+        self, run_id: str, queued_at: float, poll_s: float, give_up: Callable[[], bool]
+    ) -> int | None:
+        """Wait for the turn; None when `give_up` said so. The ticket is gone afterwards."""
+        ticket = self._ticket(run_id, queued_at)
         while not give_up():
+            # A rival that lost the run may have taken the ticket over and died with it.
+            if not ticket.exists():
+                # On a full disk the next round tries again.
+                with contextlib.suppress(OSError):
+                    self.take_ticket(run_id, queued_at, os.getpid())
             descriptor = self.try_acquire(ticket)
             if descriptor is not None:
                 return descriptor

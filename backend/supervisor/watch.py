@@ -72,8 +72,8 @@ class Supervisor:
         """Wait for the device; False when the run was stopped before its turn came."""
         if self.spec.device is not None:
             queue = DeviceQueue(self.spec.device)
-            ticket = queue.take_ticket(self.run.id, self.status.queued_at or self.spec.created_at)
-            self._device = queue.wait(ticket, TICK_S, self._stop_wanted)
+            place = self.status.queued_at or self.spec.created_at
+            self._device = queue.wait(self.run.id, place, TICK_S, self._stop_wanted)
         return not self._stop_wanted()
 
     def _start(self) -> subprocess.Popen[bytes] | None:
@@ -176,12 +176,19 @@ class Supervisor:
         self.status.ended_at = at or time.time()
         (self.run.path / STOP_FILE).unlink(missing_ok=True)
         written = self._write()
-        if self._device is not None:
-            os.close(self._device)
+        self._leave_device()
         deadline = time.monotonic() + LAST_WORD_S
         while not written and self.run.path.is_dir() and time.monotonic() < deadline:
             time.sleep(POLL_S)
             written = self._write()
+
+    def _leave_device(self) -> None:
+        if self._device is not None:
+            os.close(self._device)
+        if self.spec.device is not None:
+            # Whoever started us may have put our ticket there after we had our turn.
+            place = self.status.queued_at or self.spec.created_at
+            DeviceQueue(self.spec.device).return_ticket(self.run.id, place)
 
     def _stop_wanted(self) -> bool:
         return (self.run.path / STOP_FILE).exists()

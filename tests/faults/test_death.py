@@ -60,10 +60,13 @@ def test_a_run_survives_the_terminal_that_it_was_started_from(space: Workspace):
     assert child.terminal() is None
 
 
-def test_a_killed_child_is_told_from_a_failed_one(begin: Start):
+def test_a_killed_child_is_noticed_long_before_the_next_sample(
+    begin: Start, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SYNTHLOOP_POLL_S", "30")
     run = begin(**LONG)
     kill(counting(run).child.pid)
-    status = ended(run, 0.8)
+    status = ended(run, 2)
     assert (status.state, status.reason.code) == (State.FAILED, "killed")
     assert (status.signal, status.exit_code) == ("SIGKILL", -9)
 

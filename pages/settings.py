@@ -18,6 +18,8 @@ from pages.widgets.states import failed
 from pages.widgets.text import escape, gib, t, workspace
 
 NAME_LENGTH = 80
+_USUAL_GIB = 23.0
+"""What a card of 24 GB leaves to a program."""
 
 
 def show() -> None:
@@ -74,16 +76,7 @@ def _fields(space: Workspace) -> dict[str, Any]:
         profile = t(f"environment.profile.{now.profile}")
         st.caption(t("settings.profile", profile=profile))
         st.subheader(t("settings.memory"), anchor=False)
-        values["memory_budget_gib"] = st.number_input(
-            t("settings.memory_budget_gib"),
-            min_value=0.5,
-            value=now.memory_budget_gib,
-            step=1.0,
-            format="%g",
-            placeholder=t("settings.memory_budget_gib.whole"),
-            help=t("settings.memory_budget_gib.help"),
-            key="settings-budget",
-        )
+        values["memory_budget_gib"] = _budget(now.memory_budget_gib)
         _card(values["memory_budget_gib"])
         values["retention_checkpoints"] = st.number_input(
             t("settings.retention_checkpoints"),
@@ -105,6 +98,25 @@ def _fields(space: Workspace) -> dict[str, Any]:
         _place(space.root / values["kit"])
         values["assets"] = _assets(space)
     return values
+
+
+def _budget(now: float | None) -> float | None:
+    """A number field that began with a number cannot be emptied, hence the switch."""
+    whole = st.toggle(
+        t("settings.whole_card"), now is None, help=t("settings.whole_card.help"), key="whole-card"
+    )
+    if whole:
+        return None
+    found: float = st.number_input(
+        t("settings.memory_budget_gib"),
+        min_value=0.5,
+        value=now or _USUAL_GIB,
+        step=1.0,
+        format="%g",
+        help=t("settings.memory_budget_gib.help"),
+        key="settings-budget",
+    )
+    return found
 
 
 def _card(budget: float | None) -> None:

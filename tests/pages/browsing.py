@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from pathlib import Path
 
@@ -52,3 +53,8 @@ def words(app: AppTest) -> str:
     """All Markdown, captions and headings of the page."""
     blocks = [*app.markdown, *app.caption, *app.title, *app.subheader, *app.info, *app.error]
     return "\n".join(str(block.value) for block in blocks)
+
+
+def live(text: str) -> bool:
+    """Whether the hostile script stands in it as markup; a backslash makes it text for Markdown."""
+    return re.search(r"(?<!\\)<script", text) is not None

@@ -21,7 +21,7 @@ from backend.formats.spot_checks import (
     check_model,
     check_table,
 )
-from backend.workspace import ASSET_PATHS, Profile, Workspace
+from backend.workspace import ASSET_PATHS, Workspace
 
 AssetState = Literal["complete", "incomplete", "missing", "unknown"]
 _GIB = 1 << 30
@@ -226,11 +226,3 @@ def _entries(folder: Path) -> Iterable[os.DirEntry[str]]:
                     waiting.append(entry.path)
                 elif entry.is_file():
                     yield entry
-
-
-def size_needed(profile: Profile, workspace: Workspace) -> int:
-    """Bytes still to fetch as far as sizes are known; the starter brings everything along."""
-    if profile == "starter":
-        return 0
-    missing = (name for name in ASSETS if asset_status(workspace, name).state == "missing")
-    return sum(ASSETS[name].size or 0 for name in missing)

@@ -220,9 +220,10 @@ def _checks(space: Workspace, rows: list[RunRow]) -> tuple[dict[str, int] | None
         found = read_json(space.runs / row.id / "artifacts" / "checks.json")
     except SynthLoopError:
         return None, None
-    listed = found.get("checks") if isinstance(found, dict) else found
-    counts: dict[str, int] = {}
-    for one in listed or []:
-        state = str(one.get("state"))
-        counts[state] = counts.get(state, 0) + 1
+    if not isinstance(found, dict) or "readiness" not in found:
+        return None, None
+    # Only what concerns the workspace's profile counts; what blocks it has failed.
+    blocking = len(found["readiness"][space.settings.profile]["blocking"])
+    warnings = found["total"] - found["ok"] - blocking
+    counts = {"passed": found["ok"], "warning": warnings, "failed": blocking}
     return counts, row.ended_at

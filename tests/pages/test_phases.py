@@ -23,11 +23,12 @@ def test_an_empty_workspace_is_told_to_measure_the_baseline(tmp_path: Path):
 def test_failed_checks_come_before_everything(tmp_path: Path):
     space = half_finished(tmp_path / "half")
     check = add_run(space, "20261124-130000-check-0001", State.SUCCEEDED)
-    states = ["passed", "passed", "failed"]
-    write_json(check.artifacts / "checks.json", [{"name": s, "state": s} for s in states])
+    readiness = {"starter": {"blocking": ["asset_llm"]}}
+    report = {"ok": 2, "total": 4, "readiness": readiness}
+    write_json(check.artifacts / "checks.json", report)
     now = standing(space, run_rows(space))
     assert (advice(now).code, advice(now).values) == ("environment", {"n": 1})
-    assert phases(now)[0].values == {"passed": 2, "total": 3}
+    assert phases(now)[0].values == {"passed": 2, "total": 4}
 
 
 def test_the_running_run_is_what_to_watch(tmp_path: Path):

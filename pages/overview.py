@@ -21,7 +21,6 @@ from pages.widgets.gallery import plain, style
 from pages.widgets.inputs import run_label
 from pages.widgets.phases import BENCHMARKS, Phase, Standing, advice, phases, standing
 from pages.widgets.run_tabs import show_finding
-from pages.widgets.shell import PAGES
 from pages.widgets.states import failed, switch_link
 from pages.widgets.text import (
     UNKNOWN,
@@ -90,7 +89,7 @@ def _cards(shown: list[Phase]) -> None:
         for place, phase in enumerate(shown):
             with st.container(border=True, key=f"phase-{place}", height="stretch"):
                 symbol, color = _PHASE_STATES[phase.state]
-                _page_name(phase.page)
+                st.page_link(f"pages/{phase.page}.py", label=f"**{t(f'nav.{phase.page}')}**")
                 status = status_html(t(f"phase.{phase.state}"), symbol, color)
                 st.html(
                     f"<div>{status}</div>"
@@ -98,14 +97,6 @@ def _cards(shown: list[Phase]) -> None:
                     f'<div class="sl-label" title="{html(clock(phase.at))}">'
                     f"{html(ago(phase.at)) if phase.at else '&nbsp;'}</div>"
                 )
-
-
-def _page_name(page: str) -> None:
-    name = f"**{t(f'nav.{page}')}**"
-    if (PAGES / f"{page}.py").is_file():
-        st.page_link(f"pages/{page}.py", label=name)
-    else:
-        st.markdown(name)
 
 
 def _figure(phase: Phase) -> str:

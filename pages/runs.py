@@ -10,18 +10,17 @@ import streamlit as st
 from backend.errors import SynthLoopError
 from backend.runs import Run, State
 from backend.stages import STAGES
-from backend.supervisor import queue, stop
+from backend.supervisor import delete, queue, stop
 from backend.workspace import Workspace
 from pages.widgets.cards import state_badge
 from pages.widgets.colors import icon
-from pages.widgets.deletion import delete_run, runs_built_on
 from pages.widgets.gallery import style
 from pages.widgets.run_view import run_view
 from pages.widgets.states import empty, failed, switch_link
 from pages.widgets.text import duration, escape, gib, number, t, workspace
 from pages.widgets.url import keep, restore
 from pages.widgets.words import known_text
-from store.runs import RunRow, run_rows
+from store.runs import RunRow, named, run_rows
 
 _GIB = 1 << 30
 
@@ -206,7 +205,7 @@ def _ask(space: Workspace, row: RunRow) -> None:
     run = Run.find(space, row.id)
     size = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
     st.write(t("runs.delete.text", run=escape(row.label), size=gib(size)))
-    built = runs_built_on(space, row.id)
+    built = [one for one in run_rows(space) if row.id in named(one)]
     if built:
         names = ", ".join(escape(one.label) for one in built[:5])
         st.warning(t("runs.delete.used", n=number(len(built)), names=names), icon=icon("warning"))
@@ -216,7 +215,7 @@ def _ask(space: Workspace, row: RunRow) -> None:
         t("runs.delete.now"), icon=icon("delete_forever"), disabled=typed.strip() != row.id
     ):
         try:
-            delete_run(space, row.id)
+            delete(run)
         except SynthLoopError as error:
             failed(error)
             return

@@ -7,8 +7,10 @@ from pathlib import Path
 import streamlit as st
 
 from backend.errors import SynthLoopError
+from backend.gpu import read_devices
 from backend.messages import LANGUAGES
 from backend.runs import Run, State
+from backend.supervisor import adopt_orphans
 from backend.workspace import Workspace
 from pages.widgets.text import UNKNOWN, clock, escape, gib, html, language, left, t
 
@@ -64,7 +66,6 @@ def pages() -> dict[str, list[st.Page]]:
                 default=name == "overview",
             )
             for name, symbol in members.items()
-            if (PAGES / f"{name}.py").is_file()
         ]
         for group, members in GROUPS.items()
     }
@@ -82,10 +83,6 @@ def settle_language(otherwise: str) -> None:
 @st.cache_resource(show_spinner=False)
 def look_after_orphans(root: Path) -> int:
     """Once a process: runs that lost their supervisor get a new one; says how many."""
-    try:
-        from backend.supervisor import adopt_orphans
-    except ImportError:
-        return 0
     return len(adopt_orphans(Workspace.open(root)))
 
 
@@ -100,8 +97,7 @@ def sidebar(space: Workspace | None, known: dict[str, list[st.Page]]) -> None:
                 f"{html(space.settings.name)}</strong> · {html(profile)}</div>"
             )
             for group, members in known.items():
-                if members:
-                    st.html(f'<div class="sl-group">{html(t(f"nav.{group}"))}</div>')
+                st.html(f'<div class="sl-group">{html(t(f"nav.{group}"))}</div>')
                 for page in members:
                     st.page_link(page, width="stretch")
             _going_on(space.root)
@@ -154,10 +150,6 @@ def _running(space: Workspace) -> list[Run]:
 
 
 def _meter() -> str:
-    try:
-        from backend.gpu import read_devices
-    except ImportError:
-        return ""
     devices = read_devices().devices
     if not devices:
         return f'<div class="sl-meter">{html(t("shell.no_gpu"))}</div>'

@@ -51,7 +51,7 @@ def test_the_language_is_chosen_in_the_sidebar_at_once(busy, monkeypatch):
     app.sidebar.button_group(key="language").set_value("zh")
     sound(app.run())
     assert app.title[0].value == message("runs.title", "zh")
-    assert app.query_params["lang"] == ["zh"]
+    assert app.query_params["lang"] == "zh"
 
 
 def test_an_unknown_language_falls_back(busy, monkeypatch):

@@ -17,6 +17,7 @@ from backend.memory.probes import Correction, correction
 from backend.memory.settings import MemorySettings
 from backend.memory.shapes import MGM_2B, ModelShape
 from backend.runs import Run, State
+from backend.stages import stage as stage_named
 from backend.workspace import Workspace
 from pages.widgets.colors import icon
 from pages.widgets.memory_bar import COLORS, memory_bar
@@ -304,7 +305,8 @@ def _option(found: Plan, option: Option, number: int) -> None:
             st.caption(escape(costs))
     if used:
         kept = st.session_state.setdefault("training_defaults", {})
-        kept[found.stage] = form_parameters(found.stage, option.settings)
+        known = stage_named(found.stage).parameters.model_fields
+        kept[found.stage] = form_parameters(option.settings, known)
         st.switch_page("pages/training.py")
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import fields
 from typing import Any
 
 from backend.errors import UsageError
 from backend.memory.settings import MemorySettings
-from backend.stages import stage as known_stage
 
 GLOBAL_BATCH = {"pretrain": 256, "finetune": 128}
 """The kit's, per stage."""
@@ -72,8 +72,7 @@ def parameters_of(changes: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def form_parameters(stage: str, settings: MemorySettings) -> dict[str, Any]:
-    """A whole configuration as far as the stage's form has fields for it."""
-    fields_of_form = known_stage(stage).parameters.model_fields
+def form_parameters(settings: MemorySettings, known: Collection[str]) -> dict[str, Any]:
+    """A whole configuration as far as a stage's form has fields (`known`) for it."""
     values = parameters_of(vars(settings))
-    return {name: value for name, value in values.items() if name in fields_of_form}
+    return {name: value for name, value in values.items() if name in known}

@@ -33,6 +33,22 @@ class Picture(Protocol):
         """The encoded picture; raises `InputError` or `OSError` when it cannot be had."""
 
 
+class Asked(Protocol):
+    """A question about a picture: a benchmark's `Task`, or a caption that is wanted."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Its id, and what else tells it from others."""
+
+    @property
+    def sent(self) -> str:
+        """The words of the question, after the picture."""
+
+    @property
+    def picture(self) -> Picture:
+        """What it is about."""
+
+
 @dataclass(frozen=True, slots=True)
 class FilePicture:
     """A picture in a file."""
@@ -176,8 +192,8 @@ def answered_keys(path: Path, benchmark: Name) -> Iterator[tuple[str, str]]:
             yield answer_key(row.index)
 
 
-def open_picture(task: Task) -> Any:
-    """The task's picture as an RGB `PIL.Image.Image`.
+def open_picture(asked: Asked) -> Any:
+    """The question's picture as an RGB `PIL.Image.Image`.
 
     Raises:
         InputError: It is missing or cannot be decoded; names the question.
@@ -185,9 +201,9 @@ def open_picture(task: Task) -> Any:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(task.picture.read())) as image:
+        with Image.open(io.BytesIO(asked.picture.read())) as image:
             return image.convert("RGB")
     except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(
-            f"the picture cannot be read: {error}.", place=f"question {task.key[0]}"
+            f"the picture cannot be read: {error}.", place=f"question {asked.key[0]}"
         ) from error

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import psutil
 import torch
 from torch import Tensor
 
 from backend.errors import InputError
-from backend.evaluation.benchmarks import Task, open_picture
+from backend.evaluation.benchmarks import Asked, open_picture
 from backend.mgm.checkpoints import load
 
 _WINDOW = 16
@@ -25,12 +26,15 @@ _CACHE_BYTES = 512 << 20
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+Question = TypeVar("Question", bound=Asked)
+
+
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Generic[Question]):
     """What came of one batch."""
 
-    answered: list[tuple[Task, str]]
-    unreadable: list[tuple[Task, str]] = field(default_factory=list)
+    answered: list[tuple[Question, str]]
+    unreadable: list[tuple[Question, str]] = field(default_factory=list)
     """Questions whose picture cannot be read, and why."""
     per_second: float | None = None
     """Answers a second."""
@@ -90,7 +94,7 @@ class Answerer:
             "host_memory": psutil.Process().memory_info().rss,
         }
 
-    def answers(self, tasks: Sequence[Task], max_new_tokens: int) -> Iterator[Batch]:
+    def answers(self, tasks: Sequence[Question], max_new_tokens: int) -> Iterator[Batch[Question]]:
         """Answer every task, a batch at a time, in an order that wastes little padding.
 
         Args:
@@ -108,17 +112,17 @@ class Answerer:
                         pixels[key] = pool.submit(self._pixels, task)
                 yield self._answer(batch, pixels, max_new_tokens)
 
-    def _pixels(self, task: Task) -> tuple[Tensor, Tensor]:
+    def _pixels(self, task: Asked) -> tuple[Tensor, Tensor]:
         """The picture as both pixel tensors, (1, 3, s, s) and (1, 3, S, S)."""
         values = self.processor.images([open_picture(task)])
         return values["images"], values["images_aux"]
 
     def _answer(
         self,
-        batch: list[Task],
+        batch: list[Question],
         pixels: dict[str, Future[tuple[Tensor, Tensor]]],
         max_new_tokens: int,
-    ) -> Batch:
+    ) -> Batch[Question]:
         start = time.perf_counter()
         unreadable = self._encode(batch, pixels)
         failed = {id(task) for task, _ in unreadable}
@@ -130,10 +134,10 @@ class Answerer:
         return Batch(list(zip(readable, texts, strict=True)), unreadable, per_second)
 
     def _encode(
-        self, batch: list[Task], pixels: dict[str, Future[tuple[Tensor, Tensor]]]
-    ) -> list[tuple[Task, str]]:
+        self, batch: list[Question], pixels: dict[str, Future[tuple[Tensor, Tensor]]]
+    ) -> list[tuple[Question, str]]:
         """Put the image tokens of the batch's pictures into the cache; tell what is unreadable."""
-        unreadable: list[tuple[Task, str]] = []
+        unreadable: list[tuple[Question, str]] = []
         new: dict[str, tuple[Tensor, Tensor]] = {}
         broken: dict[str, str] = {}
         for task in batch:
@@ -155,7 +159,7 @@ class Answerer:
             self._tokens.update(zip(new, tokens, strict=True))
         return unreadable
 
-    def _generate(self, tasks: list[Task], max_new_tokens: int) -> list[str]:
+    def _generate(self, tasks: Sequence[Asked], max_new_tokens: int) -> list[str]:
         try:
             return self._generate_together(tasks, max_new_tokens)
         except torch.OutOfMemoryError:
@@ -167,7 +171,7 @@ class Answerer:
             tasks[half:], max_new_tokens
         )
 
-    def _generate_together(self, tasks: list[Task], max_new_tokens: int) -> list[str]:
+    def _generate_together(self, tasks: Sequence[Asked], max_new_tokens: int) -> list[str]:
         prompts = [self.processor.prompt(task.sent, has_image=True) for task in tasks]
         batch = self.processor.collate_prompts(prompts)
         new = self.model.generate(
@@ -186,9 +190,9 @@ class Answerer:
             held -= tokens.nbytes
 
 
-def plan_batches(tasks: Sequence[Task], batch_size: int) -> list[list[Task]]:
+def plan_batches(tasks: Sequence[Question], batch_size: int) -> list[list[Question]]:
     """Batches of similar length, out of windows in the order of the file."""
-    plan = []
+    plan: list[list[Question]] = []
     for start in range(0, len(tasks), batch_size * _WINDOW):
         window = sorted(tasks[start : start + batch_size * _WINDOW], key=lambda t: len(t.sent))
         plan += [window[at : at + batch_size] for at in range(0, len(window), batch_size)]

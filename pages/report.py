@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
-from pages.widgets.run_view import run_view
 
 from backend.errors import SynthLoopError
 from backend.files import read_json
@@ -16,6 +15,7 @@ from backend.workspace import Workspace
 from pages.widgets.check_list import check_list
 from pages.widgets.forms import stage_form
 from pages.widgets.gallery import style
+from pages.widgets.run_view import run_view
 from pages.widgets.states import empty, failed
 from pages.widgets.text import t, workspace
 from pages.widgets.url import keep, restore

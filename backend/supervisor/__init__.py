@@ -1,7 +1,7 @@
 """Starting, stopping, continuing and adopting runs. Everything here returns at once."""
 
 from backend.supervisor.control import adopt_orphans, delete, queue, resume, stop
-from backend.supervisor.parameters import check_parameters, command
+from backend.supervisor.parameters import check_parameters, command, validated
 from backend.supervisor.starting import start
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "resume",
     "start",
     "stop",
+    "validated",
 ]

@@ -25,13 +25,21 @@ def check_parameters(
     Raises:
         UsageError: No such stage or parameter, or a value that is not allowed; names the field.
     """
-    found = stage_of(stage)
-    model = found.parameters
+    checked = validated(stage, parameters)
+    return checked, stage_of(stage).preflight(workspace, checked)
+
+
+def validated(stage: str, parameters: dict[str, Any]) -> StageParameters:
+    """The parameters as the stage's model, names and values checked.
+
+    Raises:
+        UsageError: No such stage or parameter, or a value that is not allowed; names the field.
+    """
+    model = stage_of(stage).parameters
     try:
-        checked = model.model_validate(parameters)
+        return model.model_validate(parameters)
     except ValidationError as error:
         raise _refusal(model, error.errors(include_url=False)[0]) from error
-    return checked, found.preflight(workspace, checked)
 
 
 def refuse_problems(problems: list[Problem]) -> None:

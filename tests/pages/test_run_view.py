@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pages.widgets.deletion import delete_run, runs_built_on
 
 from backend.errors import UsageError
 from backend.runs import Run, State
@@ -13,7 +14,6 @@ from backend.workspace import Workspace
 from pages.widgets import run_view as module
 from pages.widgets.charts import MAX_POINTS, training_figure
 from pages.widgets.colors import OKABE_ITO, run_color
-from pages.widgets.deletion import delete_run, runs_built_on
 from tests.pages.browsing import markup, sound, visit, words
 from tests.pages.workspaces import add_metrics, add_run, empty, half_finished
 

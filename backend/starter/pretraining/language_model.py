@@ -38,7 +38,8 @@ class ToldScenes(IterableDataset[tuple[Tensor, Tensor]]):
         worker = get_worker_info()
         random = Random(self.seed * 1000 + (worker.id if worker else 0))
         tokenizer = Tokenizer.from_str(self.tokenizer)
-        end = int(tokenizer.token_to_id("<end_of_turn>"))
+        end = tokenizer.token_to_id("<end_of_turn>")
+        assert end is not None
 
         def tokenize(text: str) -> list[int]:
             return list(tokenizer.encode(text, add_special_tokens=False).ids)

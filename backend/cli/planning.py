@@ -1,0 +1,68 @@
+"""`plan`: will this training fit that card?"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from backend.cli.output import add_json, add_parameters, opened, parameters_of, print_json
+from backend.errors import UsageError
+from backend.gpu import read_devices
+from backend.memory.plan import plan, plan_json, plan_text
+from backend.memory.probes import correction
+from backend.profiles import defaults
+from backend.supervisor import validated
+from backend.workspace import Workspace
+
+GIB = 1 << 30
+
+
+def add_commands(commands: Any) -> None:
+    """Add this module's command to the parser."""
+    planning = commands.add_parser("plan", help="predict a training's memory, and make it fit")
+    add_parameters(planning)
+    planning.add_argument("--stage", choices=("pretrain", "finetune"), default="finetune")
+    planning.add_argument("--budget", type=float, metavar="GIB", help="device memory on the box")
+    planning.add_argument("--positions", type=int, help="longest row, image tokens counted in")
+    add_json(planning)
+    planning.set_defaults(command=_plan)
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    workspace = opened(arguments)
+    values = defaults(workspace, arguments.stage) | parameters_of(arguments.parameter)
+    checked = validated(arguments.stage, values)
+    device = _device_name()
+    found = plan(
+        workspace,
+        arguments.stage,
+        checked.model_dump(),
+        arguments.budget or _budget(workspace),
+        positions=arguments.positions,
+        factor=correction(workspace, device).factor,
+    )
+    if arguments.json:
+        print_json(plan_json(found))
+    else:
+        print(plan_text(found, workspace.settings.language))
+    return 0 if found.grade != "no" else 1
+
+
+def _device_name() -> str | None:
+    devices = read_devices().devices
+    return devices[0].name if devices else None
+
+
+def _budget(workspace: Workspace) -> float:
+    """The budget of the settings, else the first card found."""
+    if workspace.settings.memory_budget_gib is not None:
+        return workspace.settings.memory_budget_gib
+    devices = read_devices().devices
+    total = devices[0].total if devices else None
+    if total is None:
+        raise UsageError(
+            "no card is seen here, so its memory is unknown.",
+            place="--budget",
+            remedy="Name the memory on the box, for example: --budget 24",
+        )
+    return total / GIB

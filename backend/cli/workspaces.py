@@ -1,0 +1,104 @@
+"""`init`, `check` and `import`: a workspace and what is in it."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from backend.cli.output import add_json, opened, print_json, print_table, say
+from backend.environment import checks, concerns, not_ready, readiness
+from backend.errors import UsageError
+from backend.messages import LANGUAGES, message
+from backend.synthesis.importing import import_directory
+from backend.synthesis.recipes import ship_recipes
+from backend.workspace import Settings, Workspace
+
+
+def add_commands(commands: Any) -> None:
+    """Add this module's commands to the parser."""
+    init = commands.add_parser("init", help="create a workspace")
+    init.add_argument("--profile", choices=("starter", "mgm-2b"), default="starter")
+    init.add_argument("--kit", type=Path, help="the challenge kit's folder (profile mgm-2b)")
+    init.add_argument("--language", choices=LANGUAGES, default="en")
+    init.set_defaults(command=_init)
+
+    check = commands.add_parser("check", help="is this machine ready, and what is missing?")
+    add_json(check)
+    check.set_defaults(command=_check)
+
+    bring = commands.add_parser("import", help="make a dataset version from a folder of pairs")
+    bring.add_argument("directory", type=Path, metavar="DIR")
+    bring.add_argument("--name", default="", help="the dataset's name (default: the folder's)")
+    add_json(bring)
+    bring.set_defaults(command=_import)
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    root: Path = arguments.workspace
+    if (root / "workspace.toml").exists():
+        raise UsageError("there is a workspace here already.", place=str(root))
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise UsageError(
+            "the folder is not empty.", place=str(root), remedy="Name a folder that is new."
+        )
+    if arguments.profile == "starter":
+        if arguments.kit is not None:
+            raise UsageError("the starter brings its own kit.", place="--kit")
+        from backend.starter.create import create_starter
+
+        create_starter(
+            root, language=arguments.language, report=lambda key: say(message(f"starter.{key}"))
+        )
+    else:
+        kit = arguments.kit.resolve() if arguments.kit else Path("kit")
+        if arguments.kit and not kit.is_dir():
+            raise UsageError("the folder does not exist.", place=str(arguments.kit))
+        settings = Settings(
+            name=root.resolve().name,
+            profile="mgm-2b",
+            language=arguments.language,
+            kit=str(kit),
+        )
+        ship_recipes(Workspace.create(root, settings))
+    print(root.resolve())
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    workspace = opened(arguments)
+    profile = workspace.settings.profile
+    found = checks(workspace)
+    ready = readiness(found, profile)
+    if arguments.json:
+        print_json({"readiness": asdict(ready), "checks": [asdict(check) for check in found]})
+        return 0 if ready.ready else 1
+    rows = [
+        [check.state, message(f"check.{check.name}.title"), check.found or "-", check.needed or "-"]
+        for check in found
+        if concerns(check, profile)
+    ]
+    print_table(["state", "what", "found", "needed"], rows)
+    for check in not_ready(found, profile):
+        say(f"{check.state}: {message(f'check.{check.name}.title')}")
+        say(f"  {message(f'check.{check.name}.remedy')}")
+        if check.remedy is not None:
+            verb = {"fetch": "run fetch -p asset=", "install": "run install -p package="}
+            prefix = verb.get(check.remedy.kind)
+            start = f"python -m backend {prefix}" if prefix else ""
+            say(f"  {start}{check.remedy.value}")
+    say(f"{'ready' if ready.ready else 'not ready'} for {profile}")
+    return 0 if ready.ready else 1
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    workspace = opened(arguments)
+    if not arguments.directory.is_dir():
+        raise UsageError("the folder does not exist.", place=str(arguments.directory))
+    reference = import_directory(workspace, arguments.directory, arguments.name)
+    if arguments.json:
+        print_json({"dataset": reference})
+    else:
+        print(reference)
+    return 0

@@ -31,7 +31,7 @@ class Parameters(StageParameters):
     """Which data, which recipe, and where the result goes."""
 
     dataset: str = parameter("seed/v1", fold="data", kind="dataset")
-    recipe: str = parameter("clean-and-recaption", fold="recipe", kind="recipe")
+    recipe: str = parameter("synthesis", fold="recipe", kind="recipe")
     captioner: str = parameter("", fold="recipe", kind="run", stages=("finetune",))
     output: str = parameter("synthesized", fold="data", min_length=1)
     seed: int = parameter(1024, fold="recipe", ge=0)

@@ -9,9 +9,9 @@ from typing import Any
 
 from backend.synthesis.lineage import Ledger
 from backend.synthesis.recipes import SYNTHESIS_OPERATORS
-from backend.synthesis.samples import META, NOTE, STATS, Sample, plain_text
+from backend.synthesis.samples import META, NOTE, QUESTION, STATS, Sample, plain_text
 
-_OWN = frozenset({"id", "text", "images", STATS})
+_OWN = frozenset({"id", "text", "images", QUESTION, STATS})
 _BROKEN = "empty, or a token inside the text"
 
 

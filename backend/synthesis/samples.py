@@ -21,6 +21,8 @@ STATS = "__dj__stats__"
 META = "__dj__meta__"
 NOTE = "synthloop"
 """Key below `META` in which our mappers leave `{"reason": text, "failed": bool}`."""
+QUESTION = "question"
+"""Column of a row with the sample's question; operators of Data-Juicer do not know it."""
 COLUMNS = (
     "sample_id",
     "source_id",
@@ -74,6 +76,7 @@ class Sample:
             "id": self.sample_id,
             "text": self.data_juicer_text(),
             "images": [str(image_root / image) for image in self.images],
+            QUESTION: self.question,
             STATS: self.stats if with_stats else {},
         }
 

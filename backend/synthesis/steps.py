@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backend.errors import InputError
 from backend.synthesis.lineage import Ledger
 from backend.synthesis.mapping import Mapping
 from backend.synthesis.reasons import filter_reason, limits_of
@@ -18,6 +19,8 @@ _READS_STATS = frozenset(
     {"general_field_filter", "specified_field_filter", "specified_numeric_field_filter"}
 )
 """Filters that judge by what others computed."""
+_SURVEYS = "survey"
+"""Method of our mappers that first look at the statistics of all samples."""
 _CHUNK, _MODEL_CHUNK = 500, 128
 """Rows between two looks at whether a person asked to stop; fewer where a model works."""
 Report = Callable[[int, int], None]
@@ -53,8 +56,18 @@ class StepRunner:
             self._select(samples, ledger)
         else:
             mapping = Mapping(self.step.name, self.image_root, taken, ledger)
-            for chunk_samples, chunk in self._chunks(samples, ledger):
+            surveys = hasattr(self.kind, _SURVEYS)
+            if surveys:
+                self._survey(samples)
+            for chunk_samples, chunk in self._chunks(samples, ledger, with_stats=surveys):
                 mapping.apply(chunk_samples, chunk.rows)
+
+    def _survey(self, samples: list[Sample]) -> None:
+        rows = [sample.row(self.image_root, with_stats=True) for sample in samples]
+        try:
+            self.task.operator().survey(rows)
+        except InputError as error:
+            raise InputError(error.problem, place=self.task.place, remedy=error.remedy) from error
 
     def _filter(self, samples: list[Sample], ledger: Ledger) -> None:
         by_field = self.step.name in _READS_STATS

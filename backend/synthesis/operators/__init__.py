@@ -7,6 +7,7 @@ from pathlib import Path
 
 NAMES = (
     "caption_vagueness_filter",
+    "checkpoint_captioning_mapper",
     "image_perceptual_deduplicator",
     "image_readable_filter",
     "image_sharpness_filter",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -14,6 +15,7 @@ from transformers.models.clip.modeling_clip import CLIPVisionEmbeddings
 from backend.errors import InputError
 from backend.mgm.configuration import MGMConfig
 from backend.mgm.convnext import ConvNextTower
+from backend.mgm.embedding import embed_in_place
 from backend.mgm.mining import (
     KeyProjection,
     QueryProjection,
@@ -35,6 +37,9 @@ class MGMGemmaModel(GemmaModel):
             batch. The result does not depend on it.
         mining_checkpointing: Compute the mining block again in the backward pass instead of
             keeping its activations (about 0.6 GB a picture at full size, in bf16).
+        mlp_chunk: Positions that pass a decoder layer's MLP at once in `decode`, each chunk
+            computed again in the backward pass; 0 is all of them.
+        gradients_in_place: See `embed_in_place`.
     """
 
     config_class = MGMConfig
@@ -51,6 +56,10 @@ class MGMGemmaModel(GemmaModel):
         self.vlm_uni_val_projector = ValueProjection(channels, width)
         self.tower_chunk = 0
         self.mining_checkpointing = False
+        self.mlp_chunk = 0
+        self.gradients_in_place = False
+        self._attend: Callable[..., Tensor] = attend
+        self._feed: Callable[..., Tensor] = feed
 
     def _init_weights(self, module: nn.Module) -> None:
         """New layers start as PyTorch makes them (the kit's rule), all others as Gemma's."""
@@ -158,6 +167,64 @@ class MGMGemmaModel(GemmaModel):
         tokens: Tensor = self.mm_projector(mined)
         return tokens
 
+    def _embed(self, ids: Tensor) -> Tensor:
+        """Scaled embeddings (T, hidden) of ids (T,) on the host."""
+        table = self.embed_tokens
+        if self.gradients_in_place and table.weight.requires_grad and torch.is_grad_enabled():
+            return embed_in_place(table.weight, ids, table.embed_scale.to(table.weight.dtype))
+        rows: Tensor = table(ids.to(table.weight.device))
+        return rows
+
+    def compile_layers(self) -> None:
+        """Let `decode` run its layers through torch.compile, which fuses what is not a product."""
+        self._attend, self._feed = torch.compile(attend), torch.compile(feed)
+
+    def decode(self, inputs_embeds: Tensor) -> Tensor:
+        """Last hidden states of whole rows that are padded at the right, for training.
+
+        In a causal decoder no position reads what comes after it, so padding at the right needs
+        no mask, and attention takes its fastest form. What stands at padded positions means
+        nothing.
+
+        Args:
+            inputs_embeds: (B, L, hidden) on Gemma's scale.
+
+        Returns:
+            (B, L, hidden) after the last norm.
+        """
+        hidden = inputs_embeds
+        length = hidden.shape[1]
+        positions = torch.arange(length, device=hidden.device).unsqueeze(0)
+        rotation = self.rotary_emb(hidden, position_ids=positions)
+        mask = None
+        if self.config._attn_implementation == "eager":
+            lowest = torch.finfo(hidden.dtype).min
+            mask = hidden.new_full((length, length), lowest).triu(1)[None, None]
+        for layer in self.layers:
+            again = layer.gradient_checkpointing and self.training
+            if again and not self.mlp_chunk:
+                hidden = _recomputed(self._whole, layer, hidden, rotation, mask)
+                continue
+            run = _recomputed if again else _direct
+            hidden = run(self._attend, layer, hidden, rotation, mask)
+            hidden = self._fed(layer, hidden)
+        last: Tensor = self.norm(hidden)
+        return last
+
+    def _whole(
+        self, layer: nn.Module, hidden: Tensor, rotation: Any, mask: Tensor | None
+    ) -> Tensor:
+        """One decoder layer."""
+        return self._feed(layer, self._attend(layer, hidden, rotation, mask))
+
+    def _fed(self, layer: nn.Module, hidden: Tensor) -> Tensor:
+        """The second half of a layer, in chunks where `mlp_chunk` says so."""
+        if not self.mlp_chunk:
+            return self._feed(layer, hidden)
+        parts = hidden.flatten(0, 1).split(self.mlp_chunk)
+        fed = torch.cat([_recomputed(self._feed, layer, part) for part in parts])
+        return fed.view_as(hidden)
+
     def embed_batch(
         self,
         input_ids: Tensor,
@@ -203,7 +270,7 @@ class MGMGemmaModel(GemmaModel):
         else:
             raise InputError("the high-resolution pictures are missing.", place="images_aux")
         return insert_images(
-            self.embed_tokens,
+            self._embed,
             self._on_text_scale(tokens),
             input_ids,
             attention_mask,
@@ -217,3 +284,37 @@ def _graph_if_trained(tower: nn.Module) -> AbstractContextManager[Any]:
     """No graph through a tower that nobody trains."""
     trained = any(parameter.requires_grad for parameter in tower.parameters())
     return nullcontext() if trained else torch.no_grad()
+
+
+def attend(layer: nn.Module, hidden: Tensor, rotation: Any, mask: Tensor | None) -> Tensor:
+    """The first half of a decoder layer: attention around its residual.
+
+    Args:
+        layer: Of Gemma.
+        hidden: (B, L, hidden).
+        rotation: Cosines and sines of the positions.
+        mask: Additive, for eager attention; None where attention is causal by itself.
+    """
+    attended, _ = layer.self_attn(
+        hidden_states=layer.input_layernorm(hidden),
+        position_embeddings=rotation,
+        attention_mask=mask,
+    )
+    summed: Tensor = hidden + attended
+    return summed
+
+
+def feed(layer: nn.Module, hidden: Tensor) -> Tensor:
+    """The second half of a decoder layer, (…, hidden) to the same: its MLP around its residual."""
+    summed: Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+    return summed
+
+
+def _recomputed(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    """The function's value, computed again in the backward pass."""
+    value: Tensor = checkpoint(function, *inputs, use_reentrant=False)
+    return value
+
+
+def _direct(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    return function(*inputs)

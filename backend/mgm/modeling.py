@@ -111,8 +111,8 @@ class MGMGemmaForCausalLM(GemmaForCausalLM):
             images_aux: (pictures, 3, S, S).
             use_cache: Give a cache back.
             logits_to_keep: How many last positions (or which) to compute logits of; 0 is all.
-            return_hidden: Give (hidden states (B, L, hidden), labels (B, L), not shifted) and
-                compute no logits, for a loss that needs few of them.
+            return_hidden: Give (hidden states (B, L, hidden), labels (B, L), not shifted) of rows
+                padded at the right, and compute no logits, for a loss that needs few of them.
             **kwargs: Handed to Gemma's decoder.
 
         Returns:
@@ -124,18 +124,18 @@ class MGMGemmaForCausalLM(GemmaForCausalLM):
                 input_ids, attention_mask, labels, images, images_aux
             )
             input_ids = None
+        if return_hidden and inputs_embeds is not None:
+            return self.model.decode(inputs_embeds), labels
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
-            use_cache=False if return_hidden else use_cache,
+            use_cache=use_cache,
             **kwargs,
         )
         hidden = outputs.last_hidden_state
-        if return_hidden:
-            return hidden, labels
         if not isinstance(logits_to_keep, int):
             hidden = hidden[:, logits_to_keep]
         elif logits_to_keep:

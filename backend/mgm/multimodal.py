@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -78,50 +78,55 @@ def insert_images(
 ) -> Multimodal:
     """Replace every placeholder by its picture's tokens, cut, and pad again.
 
+    Where each position comes from is planned on the host: ids that lie there already cost the
+    device no wait.
+
     Args:
-        embed: From ids (T,) to embeddings (T, hidden) on the language model's scale.
+        embed: From all ids of the texts (T,), on the host, to their embeddings (T, hidden) on the
+            language model's scale.
         image_tokens: (shown pictures, tokens, hidden) on that scale, in reading order.
         input_ids: (B, T) int64 with `IMAGE_TOKEN` placeholders.
         attention_mask: (B, T); positions without it are dropped. None keeps all.
-        labels: (B, T) int64, or None.
+        labels: (B, T) int64, or None; the answer's labels lie where these do.
         max_length: Positions a row may have after its pictures are in.
         padding_side: `right` for training, `left` for generation.
     """
-    keep = torch.ones_like(input_ids, dtype=torch.bool)
+    ids = input_ids.cpu()
+    keep = torch.ones_like(ids, dtype=torch.bool)
     if attention_mask is not None:
-        keep = attention_mask.bool()
-    pictures = iter(image_tokens)
-    rows, targets = [], []
-    for index, mask in enumerate(keep):
-        ids = input_ids[index][mask]
-        target = labels[index][mask] if labels is not None else torch.full_like(ids, IGNORE)
-        row, target = _expand(embed, ids, target, pictures)
-        rows.append(row[:max_length])
-        targets.append(target[:max_length])
-    # Without a picture the image layers still belong to the graph, with a zero gradient.
-    rows[0] = torch.cat([image_tokens.flatten(0, 1)[:0], rows[0]])
-    real = [torch.ones(len(row), dtype=torch.bool, device=row.device) for row in rows]
+        keep = attention_mask.bool().cpu()
+    texts = ids[keep & (ids != IMAGE_TOKEN)]
+    size = image_tokens.shape[1]
+    sources, targets = [], []
+    text, picture = 0, len(texts)
+    for row, mask in enumerate(keep):
+        places = ids[row][mask] == IMAGE_TOKEN
+        spans = torch.where(places, size, 1)
+        source = torch.where(
+            places,
+            picture + (places.cumsum(0) - 1) * size,
+            text + (~places).cumsum(0) - 1,
+        ).repeat_interleave(spans)
+        # Within a picture's span each position is one further than the last.
+        first = (spans.cumsum(0) - spans).repeat_interleave(spans)
+        source = source + torch.arange(len(first)) - first
+        sources.append(source[:max_length])
+        if labels is not None:
+            target = labels[row].cpu()[mask].masked_fill(places, IGNORE)
+            targets.append(target.repeat_interleave(spans)[:max_length])
+        text += int((~places).sum())
+        picture += int(places.sum()) * size
+    padding: dict[str, Any] = {"batch_first": True, "padding_side": padding_side}
+    # The last row of the table is what padded positions show; pictures are in it even where
+    # there is none, so that their layers belong to the graph with a zero gradient.
+    index = pad_sequence(sources, padding_value=picture, **padding)
+    words = embed(texts)
+    table = torch.cat([words, image_tokens.flatten(0, 1), words.new_zeros(1, words.shape[1])])
+    rows = table.index_select(0, index.flatten().to(table.device, non_blocking=True))
     return Multimodal(
-        pad_sequence(rows, batch_first=True, padding_side=padding_side),
-        pad_sequence(real, batch_first=True, padding_side=padding_side),
-        pad_sequence(targets, batch_first=True, padding_value=IGNORE, padding_side=padding_side)
+        rows.unflatten(0, index.shape),
+        (index != picture).to(table.device, non_blocking=True),
+        pad_sequence(targets, padding_value=IGNORE, **padding).to(labels.device)
         if labels is not None
         else None,
     )
-
-
-def _expand(
-    embed: Callable[[Tensor], Tensor], ids: Tensor, labels: Tensor, pictures: Iterator[Tensor]
-) -> tuple[Tensor, Tensor]:
-    """One row: (T,) ids and labels to (L, hidden) embeddings and (L,) labels."""
-    places = (ids == IMAGE_TOKEN).nonzero().flatten().tolist()
-    text = embed(ids[ids != IMAGE_TOKEN])
-    parts, targets, start = [], [], 0
-    for number, place in enumerate(places):
-        picture = next(pictures)
-        parts += [text[start - number : place - number], picture]
-        targets += [labels[start:place], labels.new_full((len(picture),), IGNORE)]
-        start = place + 1
-    parts.append(text[start - len(places) :])
-    targets.append(labels[start:])
-    return torch.cat(parts), torch.cat(targets)

@@ -43,9 +43,11 @@ class _ChunkedHead(torch.autograd.Function):
         losses = hidden.new_empty(len(hidden), dtype=torch.float32)
         head = weight.to(hidden.dtype)
         for part in _parts(len(hidden), chunk):
-            logits = functional.linear(hidden[part], head)
-            logarithms = functional.log_softmax(logits, dim=-1, dtype=torch.float32)
-            losses[part] = -logarithms.gather(1, targets[part].unsqueeze(1)).squeeze(1)
+            logits = functional.linear(hidden[part], head).float()
+            right = logits.gather(1, targets[part].unsqueeze(1)).squeeze(1)
+            highest = logits.amax(dim=1, keepdim=True)
+            sums = logits.sub_(highest).exp_().sum(dim=1)
+            losses[part] = sums.log_() + highest.squeeze(1) - right
         return losses
 
     @staticmethod
@@ -62,18 +64,23 @@ class _ChunkedHead(torch.autograd.Function):
             for_weight = weight.grad if ctx.in_place else torch.zeros_like(weight)
         head = weight.to(hidden.dtype)
         for part in _parts(len(hidden), ctx.chunk):
-            logits = functional.linear(hidden[part], head)
-            probabilities = logits.softmax(dim=-1, dtype=torch.float32)
-            rows = torch.arange(len(probabilities), device=hidden.device)
-            probabilities[rows, targets[part]] -= 1
-            slope = probabilities.mul_(outer[part].unsqueeze(1)).to(hidden.dtype)
-            del logits, probabilities
+            slope = _slope(functional.linear(hidden[part], head), targets[part], outer[part])
             if for_hidden is not None:
                 for_hidden[part] = slope @ head
             if for_weight is not None:
                 width = for_weight.dtype
                 for_weight.addmm_(slope.t().to(width), hidden[part].to(width))
+            del slope
         return for_hidden, None if ctx.in_place else for_weight, None, None, None
+
+
+def _slope(logits: Tensor, targets: Tensor, outer: Tensor) -> Tensor:
+    """Gradient of the losses for logits (n, V), in their dtype; one fp32 copy of them lives."""
+    wide = logits.float()
+    wide.sub_(wide.amax(dim=1, keepdim=True)).exp_()
+    wide.mul_((outer / wide.sum(dim=1)).unsqueeze(1))
+    wide.scatter_add_(1, targets.unsqueeze(1), -outer.unsqueeze(1))
+    return wide.to(logits.dtype)
 
 
 def _parts(count: int, chunk: int) -> list[slice]:
@@ -94,21 +101,26 @@ def label_loss(
         in_place: Add the weight's gradient to `weight.grad` during the backward pass. Needs a
             weight that nobody's hooks watch, and a single backward pass.
     """
-    hidden, targets = hidden[:, :-1], labels[:, 1:]
-    places = targets != IGNORE
-    rows = places.nonzero()[:, 0]
+    targets = labels[:, 1:]
+    # Labels that lie on the host tell where they are without waiting for the device.
+    rows, places = (targets != IGNORE).nonzero().unbind(1)
+    wanted = targets[rows, places].to(hidden.device, non_blocking=True)
+    flat = (rows * hidden.shape[1] + places).to(hidden.device, non_blocking=True)
+    rows = rows.to(hidden.device, non_blocking=True)
     if chunk:
-        wanted = hidden[places]
+        chosen = hidden.flatten(0, 1).index_select(0, flat)
         if torch.is_autocast_enabled(hidden.device.type):
-            wanted = wanted.to(torch.get_autocast_dtype(hidden.device.type))
-        losses = _ChunkedHead.apply(wanted, weight, targets[places], chunk, in_place)
+            chosen = chosen.to(torch.get_autocast_dtype(hidden.device.type))
+        losses = _ChunkedHead.apply(chosen, weight, wanted, chunk, in_place)
     else:
-        logits = functional.linear(hidden, weight)
+        logits = functional.linear(hidden, weight).flatten(0, 1)
+        everywhere = torch.full(logits.shape[:1], IGNORE, device=hidden.device)
+        everywhere[flat] = wanted
         losses = functional.cross_entropy(
-            logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="none"
-        )
-        losses = losses.unflatten(0, targets.shape)[places].float()
+            logits, everywhere, ignore_index=IGNORE, reduction="none"
+        )[flat].float()
     detached = losses.detach()
-    counts = torch.bincount(rows, minlength=len(labels))
-    sums = torch.zeros(len(labels), device=rows.device).index_add_(0, rows, detached)
+    counts, sums = (torch.zeros(len(labels), device=hidden.device) for _ in range(2))
+    counts.index_add_(0, rows, torch.ones_like(detached))
+    sums.index_add_(0, rows, detached)
     return Loss(losses.sum() / max(1, len(rows)), sums / counts, len(rows))

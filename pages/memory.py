@@ -8,18 +8,20 @@ from typing import Any
 import streamlit as st
 
 from backend.errors import SynthLoopError
-from backend.memory.bindings import form_parameters, settings_of
+from backend.memory.bindings import parameters_of, settings_of
 from backend.memory.cards import CARDS, Card
+from backend.memory.explain import MEMORY
 from backend.memory.fit import LEVERS, Lever, Option
-from backend.memory.parts import GIB, PARTS
+from backend.memory.parts import PARTS
 from backend.memory.plan import Plan, gib, option_title, plan_settings
 from backend.memory.probes import Correction, correction
 from backend.memory.settings import MemorySettings
 from backend.memory.shapes import MGM_2B, ModelShape
 from backend.runs import Run, State
-from backend.stages import stage as stage_named
 from backend.workspace import Workspace
+from pages.widgets.cards import reason_sentences
 from pages.widgets.colors import icon
+from pages.widgets.death_view import death_view, into_training_form
 from pages.widgets.memory_bar import COLORS, memory_bar
 from pages.widgets.states import failed, switch_link
 from pages.widgets.text import clock, escape, html, language, t, workspace
@@ -38,7 +40,6 @@ UPDATES: dict[str, dict[str, Any]] = {
     "eight": {"precision": "bf16_stochastic", "optimizer": "adamw_8bit"},
     "paged": {"precision": "bf16_stochastic", "optimizer": "paged_adamw_8bit"},
 }
-_DEATHS = ("device_memory", "host_memory")
 _SHOWN_DEATHS = 5
 _GRADES = {"fits": "check_circle", "tight": "warning", "no": "cancel"}
 _KEPT = {"persist_state": "session"}
@@ -304,10 +305,7 @@ def _option(found: Plan, option: Option, number: int) -> None:
             costs = " ".join(t(f"memory.lever.{lever}.cost") for lever in option.levers)
             st.caption(escape(costs))
     if used:
-        kept = st.session_state.setdefault("training_defaults", {})
-        known = stage_named(found.stage).parameters.model_fields
-        kept[found.stage] = form_parameters(option.settings, known)
-        st.switch_page("pages/training.py")
+        into_training_form(found.stage, parameters_of(vars(option.settings)))
 
 
 def explanations(found: Plan) -> None:
@@ -342,7 +340,7 @@ def _died(run: Run) -> bool:
         # A broken run is shown by the Runs page.
         return False
     return (
-        status.state is State.FAILED and status.reason is not None and status.reason.code in _DEATHS
+        status.state is State.FAILED and status.reason is not None and status.reason.code in MEMORY
     )
 
 
@@ -354,42 +352,13 @@ def _death(space: Workspace, run: Run) -> None:
     with st.container(border=True, key=f"death-{run.id}"):
         stage = known_text(f"stage.{spec.stage}", spec.stage)
         st.markdown(f"**{escape(spec.name or run.id)}** · {stage} · {clock(status.ended_at)}")
-        values = {"error": "", **reason.values}
-        st.markdown(escape(t(f"reason.{reason.code}", **values)))
-        _ways_out(space, spec.stage, spec.parameters)
+        sentence, _ = reason_sentences(reason)
+        st.markdown(escape(sentence))
+        death_view(space, run)
         if reason.evidence:
             with st.expander(t("memory.deaths.evidence")):
                 st.code("\n".join(reason.evidence), language=None, wrap_lines=True)
         switch_link("pages/runs.py", t("memory.deaths.open"), icon("open_in_new"), {"run": run.id})
-
-
-def _ways_out(space: Workspace, stage: str, parameters: dict[str, Any]) -> None:
-    """What was predicted for a dead run, and the three cheapest levers it left alone."""
-    try:
-        settings = settings_of(stage, parameters)
-        shape = ModelShape.of_workspace(space)
-    except SynthLoopError:
-        # Not a training stage, or its model is gone: then there is nothing to predict.
-        return
-    found = _plan(shape, stage, settings, 24 * GIB, (), 1.0).prediction
-    st.markdown(
-        t(
-            "memory.deaths.predicted",
-            size=gib(found.peak_allocated),
-            moment=t(f"memory.moment.{found.peak_moment}"),
-            part=t(f"memory.part.{found.largest}"),
-        )
-    )
-    lines = [
-        t(
-            "memory.deaths.way",
-            lever=t(f"memory.lever.{remedy.lever}"),
-            after=gib(found.peak_allocated - remedy.saved),
-        )
-        for remedy in found.remedies[:3]
-    ]
-    if lines:
-        st.markdown("\n".join(f"- {escape(line)}" for line in lines))
 
 
 show()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
 
 from backend.runs import Run, State
@@ -44,6 +46,7 @@ def show() -> None:
             "pages/baseline.py",
         )
     opened = (not rows and prepared) or "clone" in st.query_params
+    opened = opened or bool(st.session_state.get("training_defaults"))
     with st.expander(t("training.new"), icon=icon("add"), expanded=opened):
         _form(space)
     if rows:
@@ -66,7 +69,21 @@ def _form(space: Workspace) -> None:
         on_change=keep("stage", STAGES[0]),
     )
     st.caption(t(f"training.{stage}"))
-    stage_form(stage, presets=PRESETS[stage])
+    kept = _from_memory(stage)
+    stage_form(stage, presets=None if kept else PRESETS[stage], defaults=kept)
+
+
+def _from_memory(stage: str) -> dict[str, Any] | None:
+    """Values that the Memory page, or a dead run's way out, put in; a person may undo them."""
+    kept: dict[str, Any] = st.session_state.get("training_defaults", {})
+    if stage not in kept or "clone" in st.query_params:
+        return None
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(t("training.from_memory"))
+        if st.button(t("training.from_memory.undo"), type="tertiary", key=f"undo-{stage}"):
+            del kept[stage]
+            st.rerun()
+    return dict(kept[stage])
 
 
 def _chosen(space: Workspace, rows: list[RunRow]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import fields
 from typing import Any
 
@@ -70,9 +69,3 @@ def parameters_of(changes: dict[str, Any]) -> dict[str, Any]:
     return {
         RENAMED.get(name, name): value for name, value in changes.items() if name not in DERIVED
     }
-
-
-def form_parameters(settings: MemorySettings, known: Collection[str]) -> dict[str, Any]:
-    """A whole configuration as far as a stage's form has fields (`known`) for it."""
-    values = parameters_of(vars(settings))
-    return {name: value for name, value in values.items() if name in known}

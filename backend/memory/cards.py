@@ -51,3 +51,8 @@ CARDS = tuple(
 def usable(budget: int) -> int:
     """Bytes that torch's allocator can have on a card of this size."""
     return max(0, budget - CONTEXT - DRIVER)
+
+
+def box(room: int) -> int:
+    """Size of the card that leaves torch's allocator `room` bytes."""
+    return room + CONTEXT + DRIVER

@@ -21,6 +21,8 @@ OPTIMIZER_BLOCK = 256
 """8-bit AdamW: one fp32 scale for this many values of each state."""
 SMALL = 4096
 """bitsandbytes keeps the states of tensors with fewer values in fp32."""
+BUNDLE = 1 << 25
+"""Values that this studio's optimizer updates at once."""
 BUCKET = 500_000_000
 """Values in one of DeepSpeed's gradient buckets (its default, and what the kit's file gets)."""
 MAX_LIVE = 1_000_000_000
@@ -52,6 +54,9 @@ class Implementation:
 SYNTHLOOP = Implementation()
 """This studio's trainer: logits in bf16, with a copy each for their log-softmax, its gradient,
 and theirs (4 times 2 bytes)."""
+
+KIT = Implementation(logit_bytes=8, direct_mining=True)
+"""The kit's own program (transformers 4.38.0)."""
 
 
 def trained_parameters(shape: ModelShape, settings: MemorySettings) -> int:

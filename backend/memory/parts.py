@@ -48,6 +48,8 @@ class Prediction:
     host: int
     factor: float = 1.0
     remedies: tuple[Remedy, ...] = ()
+    held: dict[Moment, dict[str, int]] = field(default_factory=dict)
+    """Bytes of every part at the worst point of each moment, context left out."""
 
     @property
     def context(self) -> int:

@@ -15,6 +15,13 @@ from backend.memory.shapes import ModelShape
 from backend.messages import message
 from backend.workspace import Workspace
 
+_NAMED = {
+    "part": "memory.part",
+    "lever": "memory.lever",
+    "moment": "memory.moment",
+    "module": "death.module",
+}
+
 
 @dataclass(frozen=True)
 class Sentence:
@@ -24,11 +31,11 @@ class Sentence:
     values: dict[str, Any]
 
     def say(self, language: str = "en") -> str:
-        """The sentence in words; parts and levers among its values are named."""
+        """The sentence in words; parts, levers, moments and modules among its values are named."""
         named = {
-            name: message(f"memory.{name}.{value}", language)
+            name: message(f"{_NAMED[name]}.{value}", language)
             for name, value in self.values.items()
-            if name in ("part", "lever")
+            if name in _NAMED
         }
         return message(self.code, language, **{**self.values, **named})
 
@@ -178,20 +185,22 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "verdict": plan.grade,
         "sentence": plan.verdict.say(),
         "prediction": plan.prediction.to_dict(),
-        "options": [
-            {
-                "parameters": plan.parameters(option),
-                "levers": option.levers,
-                "peak_allocated": option.prediction.peak_allocated,
-                "peak_reserved": option.prediction.peak_reserved,
-                "host": option.prediction.host,
-                "headroom": option.headroom,
-                "speed": option.speed,
-                "speed_estimated": option.estimated,
-                "exactness": option.exactness,
-            }
-            for option in plan.options
-        ],
+        "options": [option_json(option, plan.parameters(option)) for option in plan.options],
+    }
+
+
+def option_json(option: Option, parameters: dict[str, Any]) -> dict[str, Any]:
+    """An option as plain values; bytes."""
+    return {
+        "parameters": parameters,
+        "levers": option.levers,
+        "peak_allocated": option.prediction.peak_allocated,
+        "peak_reserved": option.prediction.peak_reserved,
+        "host": option.prediction.host,
+        "headroom": option.headroom,
+        "speed": option.speed,
+        "speed_estimated": option.estimated,
+        "exactness": option.exactness,
     }
 
 

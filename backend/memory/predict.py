@@ -59,6 +59,10 @@ def predict(
         peak_reserved=round(allocated + GAPS * (allocated - static)),
         host=round(host_bytes(shape, settings)),
         factor=factor,
+        held={
+            name: {part: round(point.get(part, 0.0)) for part in PARTS}
+            for name, point in worst.items()
+        },
     )
 
 

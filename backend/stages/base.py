@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from backend.errors import SynthLoopError
 from backend.files import append_line, write_json
+from backend.memory.moments import reason_of
 from backend.runs import EndState, Outcome, Progress, Reason, Run, RunFailed, State
 from backend.workspace import Workspace
 
@@ -155,20 +156,7 @@ def stage_main(
         traceback.print_exc()
         sys.stderr.flush()
         state, code = State.FAILED, 1
-        reason = _reason_of(error)
+        reason = reason_of(error)
     outcome = Outcome(state=state, reason=reason, ended_at=time.time(), attempt=context.attempt)
     write_json(run.path / "outcome.json", outcome.model_dump(mode="json"))
     sys.exit(code)
-
-
-def _reason_of(error: BaseException) -> Reason:
-    """Name the cause of an unexpected exception as far as its type tells."""
-    last = traceback.format_exception_only(error)[-1].strip()
-    values = {"error": last}
-    if type(error).__name__ == "OutOfMemoryError":
-        return Reason(code="device_memory", values=values, evidence=[last])
-    if isinstance(error, MemoryError):
-        return Reason(code="host_memory", values=values, evidence=[last])
-    if isinstance(error, OSError) and error.errno == 28:
-        return Reason(code="disk_full", values=values, evidence=[last])
-    return Reason(code="unknown", values=values, evidence=[last])

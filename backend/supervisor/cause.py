@@ -2,54 +2,27 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 
+from backend.memory.deaths import Sign, last_attempt, last_sign
 from backend.runs import Reason, Run, RunStatus
 
-TAIL_LINES = 40
+TAIL_LINES = 400
 EVIDENCE_LINES = 12
 TAIL_BYTES = 64 * 1024
 FULL_BYTES = 1024 * 1024
-SIGNS: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("device_memory", re.compile(r"CUDA out of memory|OutOfMemoryError|CUDA error: out of memory")),
-    ("disk_full", re.compile(r"No space left on device|Disk quota exceeded|\[Errno 28\]")),
-    (
-        "host_memory",
-        re.compile(
-            r"^(?:numpy\S*)?_?(?:Array)?MemoryError\b|Cannot allocate memory|std::bad_alloc|"
-            r"DataLoader worker \(pid.*killed by signal: Killed|DefaultCPUAllocator: can't allocate"
-        ),
-    ),
-    ("shared_memory", re.compile(r"insufficient shared memory|unable to (?:open|write).*shm")),
-    ("gpu_lost", re.compile(r"GPU is lost|fallen off the bus|GPU has fallen")),
-    ("device_error", re.compile(r"CUDA error: |device-side assert")),
-    (
-        "communication",
-        re.compile(r"NCCL error|ncclSystemError|[Gg]loo.*(?:error|failed|closed by)"),
-    ),
-    (
-        "compiler_missing",
-        re.compile(
-            r"Ninja is required|Error building extension|CUDA_HOME (?:does not|environment)"
-        ),
-    ),
-    ("package_missing", re.compile(r"^(?:ModuleNotFoundError|ImportError):|undefined symbol")),
-    ("address_in_use", re.compile(r"Address already in use|EADDRINUSE")),
-    ("no_permission", re.compile(r"Permission denied|Read-only file system")),
-)
-"""Reason code and how a line of the log says so; the last line with a sign wins."""
 
 
 def last_lines(path: Path, count: int = TAIL_LINES) -> list[str]:
-    """The last lines of a log, without reading all of it."""
+    """The last lines of a log's last attempt, without reading all of it."""
     if not path.exists():
         return []
     with path.open("rb") as file:
         file.seek(0, 2)
         file.seek(max(0, file.tell() - TAIL_BYTES))
-        return file.read().decode(errors="replace").splitlines()[-count:]
+        lines = file.read().decode(errors="replace").splitlines()[-count:]
+    return last_attempt(lines)
 
 
 def cause_of_death(
@@ -67,20 +40,27 @@ def cause_of_death(
     tail = lines[-EVIDENCE_LINES:]
     if kernel and status.signal in ("SIGKILL", None):
         return Reason(code="host_memory", values={"error": kernel[0]}, evidence=kernel + tail)
-    for line in reversed(lines):
-        for code, sign in SIGNS:
-            if sign.search(line):
-                return Reason(code=code, values={"error": line.strip()}, evidence=tail)
+    sign = last_sign(lines)
+    if sign is not None and sign.code != "killed":
+        return Reason(code=sign.code, values={"error": sign.line}, evidence=_around(lines, sign))
     if disk is None and _disk_is_full(run.path):
         disk = f"{run.path}: less than 1 MiB is free"
     if disk is not None:
         # A stage cannot write down that it could not write.
         return Reason(code="disk_full", values={"error": disk}, evidence=[disk, *tail])
-    if status.signal == "SIGKILL":
+    if status.signal == "SIGKILL" or sign is not None:
         return Reason(code="killed", values={"signal": "SIGKILL"}, evidence=tail)
     if status.signal is not None:
         return Reason(code="signal", values={"signal": status.signal}, evidence=tail)
     return Reason(code="unknown", values={"error": _last_word(lines, status)}, evidence=tail)
+
+
+def _around(lines: list[str], sign: Sign) -> list[str]:
+    """The line that says it with what stands before it, and the end of the log."""
+    at = max(i for i, line in enumerate(lines) if line.strip() == sign.line)
+    if at >= len(lines) - EVIDENCE_LINES:
+        return lines[-EVIDENCE_LINES:]
+    return [*lines[max(0, at - EVIDENCE_LINES // 2) : at + 1], "…", *lines[-EVIDENCE_LINES // 2 :]]
 
 
 def _last_word(lines: list[str], status: RunStatus) -> str:

@@ -14,6 +14,7 @@ import psutil
 
 from backend.errors import SynthLoopError
 from backend.files import write_json
+from backend.memory.deaths import ATTEMPT
 from backend.runs import ProcessIdentity, Reason, Run, State
 from backend.supervisor.cause import cause_of_death
 from backend.supervisor.control import STOP_FILE
@@ -86,6 +87,9 @@ class Supervisor:
         }
         try:
             with self.run.log_path.open("ab") as log:
+                if self.status.attempt > 1:
+                    log.write(f"{ATTEMPT.format(n=self.status.attempt)}\n".encode())
+                    log.flush()
                 process = subprocess.Popen(
                     self.spec.argv,
                     stdin=subprocess.DEVNULL,

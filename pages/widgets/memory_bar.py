@@ -15,6 +15,7 @@ COLORS = dict(zip(PARTS, OKABE_ITO, strict=True))
 _STYLE = """<style>
 .sl-memory { font-size: 0.875rem; line-height: 20px; }
 .sl-memory-track { position: relative; height: 56px; margin: 28px 0 12px; }
+.sl-memory-thin { height: 24px; margin: 0 0 8px; }
 .sl-memory-card { position: absolute; inset: 0 auto 0 0; border-radius: 6px;
   border: 2px solid color-mix(in srgb, currentColor 45%, transparent);
   background: color-mix(in srgb, currentColor 5%, transparent); }
@@ -44,15 +45,12 @@ def memory_bar(prediction: Prediction, total: int) -> None:
         key=lambda name: (name == "context", -prediction.parts[name]),
     )
     segments = "".join(
-        f'<div title="{html(_words(prediction, name))}" style="width:'
+        f'<div title="{html(_amount(name, prediction.parts[name]))}" style="width:'
         f"{100 * prediction.parts[name] / prediction.device_total:.2f}%;"
         f'background:{COLORS[name]}"></div>'
         for name in shown
     )
-    legend = "".join(
-        f'<span><i style="background:{COLORS[name]}"></i>{html(_words(prediction, name))}</span>'
-        for name in shown
-    )
+    legend = _legend({name: prediction.parts[name] for name in shown})
     over = ""
     if prediction.device_total > room:
         size = t("memory.bar.over", size=gib(prediction.device_total - room))
@@ -61,7 +59,7 @@ def memory_bar(prediction: Prediction, total: int) -> None:
             f'<div class="sl-memory-over">{html(size)}</div>'
         )
     limit = t("memory.bar.room", total=f"{total / GIB:.3g}", room=gib(usable(total)))
-    alternative = ", ".join(_words(prediction, name) for name in shown)
+    alternative = ", ".join(_amount(name, prediction.parts[name]) for name in shown)
     st.html(
         f'{_STYLE}<div class="sl-memory"><div class="sl-memory-track" role="img" '
         f'aria-label="{html(alternative)}">'
@@ -69,9 +67,34 @@ def memory_bar(prediction: Prediction, total: int) -> None:
         f'<div class="sl-memory-fill" style="width:'
         f'{100 * prediction.device_total / scale:.2f}%">{segments}</div>'
         f'<div class="sl-memory-limit">{html(limit)}</div>{over}</div>'
-        f'<div class="sl-memory-legend">{legend}</div></div>'
+        f"{legend}</div>"
     )
 
 
-def _words(prediction: Prediction, name: str) -> str:
-    return f"{t(f'memory.part.{name}')} {gib(prediction.parts[name])} GiB"
+def held_bar(held: dict[str, int]) -> None:
+    """What lay in device memory at one moment, the largest first."""
+    shown = sorted((name for name in PARTS if held.get(name, 0) > 0), key=lambda n: -held[n])
+    total = sum(held[name] for name in shown)
+    segments = "".join(
+        f'<div title="{html(_amount(name, held[name]))}" style="width:'
+        f'{100 * held[name] / total:.2f}%;background:{COLORS[name]}"></div>'
+        for name in shown
+    )
+    alternative = ", ".join(_amount(name, held[name]) for name in shown)
+    st.html(
+        f'{_STYLE}<div class="sl-memory"><div class="sl-memory-track sl-memory-thin" role="img" '
+        f'aria-label="{html(alternative)}"><div class="sl-memory-fill" style="width:100%">'
+        f"{segments}</div></div>{_legend({name: held[name] for name in shown})}</div>"
+    )
+
+
+def _legend(sizes: dict[str, int]) -> str:
+    entries = "".join(
+        f'<span><i style="background:{COLORS[name]}"></i>{html(_amount(name, size))}</span>'
+        for name, size in sizes.items()
+    )
+    return f'<div class="sl-memory-legend">{entries}</div>'
+
+
+def _amount(name: str, size: int) -> str:
+    return f"{t(f'memory.part.{name}')} {gib(size)} GiB"

@@ -15,6 +15,7 @@ from backend.supervisor import command, resume, stop
 from pages.widgets.cards import Figure, figures, reason_box, state_badge
 from pages.widgets.charts import CONFIG, training_figure
 from pages.widgets.colors import icon
+from pages.widgets.death_view import death_view
 from pages.widgets.gallery import plain
 from pages.widgets.run_tabs import configuration, files, health, log, samples, step_samples_panel
 from pages.widgets.states import failed
@@ -80,6 +81,7 @@ def _show(run_id: str, live: bool) -> None:
     _header(run, row)
     if row.reason is not None and row.state in (State.FAILED, State.LOST, State.STOPPED):
         reason_box(row.state, row.reason)
+        death_view(space, run)
     if row.last_step is not None:
         _figure_row(run, row)
     _views(run, row)

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from backend.memory.deaths import SIGNS
 from backend.messages import LANGUAGES, message
 from backend.runs import Run, RunStatus
-from backend.supervisor.cause import SIGNS, cause_of_death
+from backend.supervisor.cause import cause_of_death
 from backend.supervisor.kernel import KillCounter, group_file, kernel_lines, kill_count
 
 KILLED = RunStatus(signal="SIGKILL", exit_code=-9)

@@ -72,7 +72,9 @@ def _frozen_recipe(context: StageContext, name: str) -> Recipe:
     """The recipe as it was at the first attempt, also when its file changed since."""
     frozen = context.artifacts / "recipe" / f"{name}.yaml"
     if not frozen.exists():
-        write_atomic(frozen, load_recipe(context.workspace, name).text)
+        recipe = load_recipe(context.workspace, name)
+        write_atomic(frozen, recipe.text)
+        return recipe
     return parse_recipe(frozen)
 
 

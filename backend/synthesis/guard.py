@@ -85,7 +85,8 @@ def guarded_operators(cache_folder: Path) -> dict[str, type[Any]]:
     datasets.disable_progress_bars()
     datasets.disable_caching()
     logger.remove()
-    logger.add(sys.stderr, level="WARNING")
+    # Without the values of variables: some are keys of services.
+    logger.add(sys.stderr, level="WARNING", backtrace=False, diagnose=False)
 
     from backend.synthesis.operators import register
 

@@ -12,7 +12,10 @@ from backend.synthesis.recipes import SYNTHESIS_OPERATORS
 from backend.synthesis.samples import META, NOTE, QUESTION, STATS, Sample, plain_text
 
 _OWN = frozenset({"id", "text", "images", QUESTION, STATS})
-_BROKEN = "empty, or a token inside the text"
+NOT_RETURNED = "not returned"
+"""The reason of a sample that an operator lost: told to skip errors, or by its own doing."""
+_BROKEN = "empty, or its tokens are damaged"
+_NEW_IMAGE = "new image"
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Mapping:
             if own:
                 self._take_over(sample, own)
             else:
-                self.ledger.judge(sample, kept=False, reason="not returned")
+                self.ledger.judge(sample, kept=False, reason=NOT_RETURNED)
 
     def _take_over(self, sample: Sample, rows: list[dict[str, Any]]) -> None:
         # Where an operator returns several rows of one, the unchanged one is the original.
@@ -54,8 +57,9 @@ class Mapping:
             sample.extra = _extra(row)
             self.ledger.judge(sample, kept=True, reason=reason)
         else:
+            same_text = text == before
             self._fill(sample, row, text)
-            self.ledger.rewrite(sample, before, reason)
+            self.ledger.rewrite(sample, before, reason or (_NEW_IMAGE if same_text else ""))
 
     def _create(self, source: Sample, row: dict[str, Any]) -> None:
         text = plain_text(row["text"])

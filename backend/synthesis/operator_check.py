@@ -59,8 +59,12 @@ def make_operator(kind: type[Any], arguments: dict[str, Any], place: str) -> Any
     Raises:
         InputError: A package is missing or an argument has an impossible value.
     """
+    usual: dict[str, Any] = {"auto_op_parallelism": False, "num_proc": None}
+    if arguments.get("skip_op_error"):
+        # With a sample that fails Data-Juicer gives up its whole batch.
+        usual["batch_size"] = 1
     try:
-        return kind(**{"auto_op_parallelism": False, "num_proc": None, **arguments})
+        return kind(**{**usual, **arguments})
     except PackageMissingError as error:
         raise missing_package(error, place) from error
     except (ValueError, TypeError, AssertionError) as error:

@@ -156,7 +156,10 @@ def _apply(operator: Any, rows: list[Row]) -> Chunk:
     dataset = NestedDataset.from_list(rows)
     errors: list[str] = []
     sink = logger.add(
-        lambda text: errors.append(str(text).strip()), level="ERROR", format="{message}"
+        lambda message: errors.append(_logged(message.record)),
+        level="ERROR",
+        backtrace=False,
+        diagnose=False,
     )
     try:
         if isinstance(operator, Filter):
@@ -168,6 +171,15 @@ def _apply(operator: Any, rows: list[Row]) -> Chunk:
         return Chunk(operator.run(dataset).to_list(), None, errors)
     finally:
         logger.remove(sink)
+
+
+def _logged(record: dict[str, Any]) -> str:
+    """One line of what was logged; the values in a traceback may be secret."""
+    lines = record["message"].splitlines() or [""]
+    told = lines[0].partition(" -- Traceback")[0]
+    exception = record["exception"]
+    cause = exception.type.__name__ if exception and exception.type else ""
+    return f"{cause}: {told}" if cause else str(told)
 
 
 def _culprit(operator: Any, rows: list[Row], error: Exception) -> tuple[str, Exception]:

@@ -21,6 +21,8 @@ STATS = "__dj__stats__"
 META = "__dj__meta__"
 NOTE = "synthloop"
 """Key below `META` in which our mappers leave `{"reason": text, "failed": bool}`."""
+_TOKEN_PART = "__dj__"
+"""What the image token and the end token have in common."""
 QUESTION = "question"
 """Column of a row with the sample's question; operators of Data-Juicer do not know it."""
 COLUMNS = (
@@ -98,13 +100,14 @@ def plain_text(text: str) -> str | None:
     """A text that an operator returned without its outer tokens.
 
     Returns:
-        None when it is empty, or a token stands where it does not belong.
+        None when it is empty, its image token is gone, or a token, whole or in part, stands
+        where it does not belong.
     """
     if is_dialogue(text):
         inner = text.strip().removesuffix(END_TOKEN).rstrip()
         return None if END_TOKEN in inner else inner
     caption = caption_of(text)
-    broken = not caption or IMAGE_TOKEN in caption or END_TOKEN in caption
+    broken = not caption or IMAGE_TOKEN not in text or _TOKEN_PART in caption
     return None if broken else caption
 
 

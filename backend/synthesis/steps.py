@@ -9,7 +9,7 @@ from typing import Any
 
 from backend.errors import InputError
 from backend.synthesis.lineage import Ledger
-from backend.synthesis.mapping import Mapping
+from backend.synthesis.mapping import NOT_RETURNED, Mapping
 from backend.synthesis.reasons import filter_reason, limits_of
 from backend.synthesis.recipes import Step
 from backend.synthesis.runner import Chunk, Row, Runner, Task, deduplicate
@@ -73,7 +73,12 @@ class StepRunner:
         by_field = self.step.name in _READS_STATS
         limits = limits_of(self.kind, self.step.arguments)
         for chunk_samples, chunk in self._chunks(samples, ledger, with_stats=by_field):
-            for sample, row in zip(chunk_samples, chunk.rows, strict=True):
+            rows = {row["id"]: row for row in chunk.rows}
+            for sample in chunk_samples:
+                row = rows.get(sample.sample_id)
+                if row is None:
+                    ledger.judge(sample, kept=False, reason=NOT_RETURNED)
+                    continue
                 stats = {k: v for k, v in (row.get(STATS) or {}).items() if v is not None}
                 kept = row["id"] in (chunk.kept or ())
                 reason = filter_reason(stats, limits, kept=kept)
@@ -88,7 +93,12 @@ class StepRunner:
         kept_rows, twins = deduplicate(self.task, hashed)
         kept = {row["id"] for row in kept_rows}
         same = {_hashes(row, columns): row["id"] for row in reversed(kept_rows)}
-        for sample, row in zip(samples, hashed, strict=True):
+        rows = {row["id"]: row for row in hashed}
+        for sample in samples:
+            row = rows.get(sample.sample_id)
+            if row is None:
+                ledger.judge(sample, kept=False, reason=NOT_RETURNED)
+                continue
             twin = twins.get(row["id"]) or same.get(_hashes(row, columns), "duplicate")
             is_kept = row["id"] in kept
             ledger.judge(sample, kept=is_kept, reason="" if is_kept else f"= {twin}")

@@ -21,7 +21,7 @@ STATS = "__dj__stats__"
 META = "__dj__meta__"
 NOTE = "synthloop"
 """Key below `META` in which our mappers leave `{"reason": text, "failed": bool}`."""
-_TOKEN_PART = "__dj__"
+_TOKEN_PART = "__dj__"  # noqa: S105
 """What the image token and the end token have in common."""
 QUESTION = "question"
 """Column of a row with the sample's question; operators of Data-Juicer do not know it."""

@@ -1,0 +1,1 @@
+"""Measurements of the studio, each beside its alternative: `python -m tests.benchmarks`."""

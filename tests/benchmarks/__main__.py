@@ -1,0 +1,50 @@
+"""`python -m tests.benchmarks [gpu …]`: measurements beside their alternatives, with a table."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+REAL_PAIRS = Path(__file__).parents[3] / "shared" / "data" / "better_synth_300"
+
+
+def main(arguments: list[str]) -> int:
+    """Run what was asked for; its exit code."""
+    top = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    commands = top.add_subparsers(dest="command")
+    gpu = commands.add_parser("gpu", help="memory, speed and learning on this machine's device")
+    gpu.add_argument("--out", type=Path, required=True, help="folder for the results")
+    gpu.add_argument("--data", type=Path, default=REAL_PAIRS, help="real pairs with their pictures")
+    gpu.add_argument("--work", type=Path, help="scratch folder (20 GB)")
+    gpu.add_argument("--seconds", type=float, default=3600, help="time for everything")
+    gpu.add_argument("--tiny", action="store_true", help="a dry run with a tiny model")
+    gpu.add_argument("--only", nargs="*", default=[], help="groups or names of jobs")
+    gpu.add_argument("--at-once", type=int, default=6, help="processes at most")
+    commands.add_parser("predict", help="write down what memory will be, before measuring")
+    asked = top.parse_args(arguments)
+    if asked.command == "gpu":
+        from tests.benchmarks.gpu import run
+
+        with tempfile.TemporaryDirectory(prefix="synthloop-bench-") as scratch:
+            return run(
+                asked.out,
+                asked.data,
+                asked.work or Path(scratch),
+                seconds=asked.seconds,
+                tiny=asked.tiny,
+                only=asked.only,
+                at_once=asked.at_once,
+            )
+    if asked.command == "predict":
+        from tests.benchmarks.configurations import all_jobs
+        from tests.benchmarks.predictions import write
+
+        write(all_jobs(80))
+        return 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,303 @@
+"""What is run on a device: names, parameters of the real stages, and in which order they count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from tests.benchmarks.texts import Length
+
+Group = Literal["speed", "kit", "fit", "start", "learn", "memory", "border", "check"]
+LONG = Length(1024, 200)
+"""448 positions of text and 576 of the picture."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One process that trains.
+
+    Attributes:
+        name: Unique.
+        group: What it is for.
+        stage: `pretrain` or `finetune`.
+        parameters: Of the stage; data and projector are filled in where it runs.
+        length: Of its samples.
+        cap_gib: Device memory that torch may take; None is the whole card.
+        card_gib: Card that the cap stands for; its prediction is judged by `plan`'s verdict.
+        window: (first step, steps) during which the device is its own and the clock runs.
+        save: Write the result as the stage does; otherwise nothing is written at the end.
+        after: Job that must have succeeded before.
+        timeout: Seconds.
+        threads: CPU threads of torch.
+        again: Changes to try, one after another, when the device's memory did not do.
+    """
+
+    name: str
+    group: Group
+    stage: str
+    parameters: dict[str, Any]
+    length: Length = LONG
+    cap_gib: float | None = None
+    card_gib: int | None = None
+    window: tuple[int, int] | None = None
+    save: bool = False
+    after: str = ""
+    timeout: int = 240
+    threads: int = 2
+    again: tuple[dict[str, Any], ...] = field(default=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Job:
+        """From `to_dict`."""
+        values = {**values, "length": Length(**values["length"])}
+        values["window"] = tuple(values["window"]) if values["window"] else None
+        values["again"] = tuple(values["again"])
+        return cls(**values)
+
+
+COMMON: dict[str, Any] = {
+    "epochs": 1000,
+    "save_steps": 0,
+    "stop_when_sick": False,
+    "image_workers": 2,
+    "group_by_modality_length": False,
+}
+"""What has no part in memory: enough data, no checkpoints in between, no early end."""
+
+
+def _steps(micro: int, accumulation: int = 2, steps: int = 2) -> dict[str, Any]:
+    return {
+        "micro_batch_size": micro,
+        "global_batch_size": micro * accumulation,
+        "max_steps": steps,
+    }
+
+
+def _memory(
+    name: str,
+    preset: str,
+    *,
+    micro: int = 4,
+    accumulation: int = 2,
+    length: Length = LONG,
+    stage: str = "finetune",
+    **parameters: Any,
+) -> Job:
+    values = {**COMMON, "preset": preset, **_steps(micro, accumulation), **parameters}
+    if stage == "pretrain":
+        del values["group_by_modality_length"]
+    return Job(name, "memory", stage, values, length)
+
+
+FULL, FULL24 = "fit-16gb-full", "fit-24gb-full"
+LORA, QLORA = "fit-12gb-lora", "fit-8gb-qlora"
+NAIVE: dict[str, Any] = {
+    "activation_checkpointing": True,
+    "mining_checkpointing": False,
+    "tower_chunk": 0,
+    "loss_chunk": 0,
+}
+"""A plain training script: every logit at once, only the language model checkpointed."""
+
+
+def memory_jobs() -> list[Job]:
+    """Configurations spread over every axis, the most telling first."""
+    at = Length
+    return [
+        _memory("full-paged8-lean", FULL),
+        _memory("lora-lean", LORA),
+        _memory("qlora-lean", QLORA),
+        _memory("projector-lean", FULL, stage="pretrain"),
+        _memory("full-naive-bf16", "custom", optimizer="adamw_bf16", precision="bf16", **NAIVE),
+        _memory("lora-naive", "custom", method="lora", **NAIVE),
+        _memory("full-8bit-lean", FULL24),
+        _memory("full-8bit-no-mining-checkpoint", FULL24, mining_checkpointing=False),
+        _memory("full-paged8-towers-together", FULL, tower_chunk=0),
+        _memory("full-paged8-all-logits", FULL, loss_chunk=0),
+        _memory("full-paged8-no-checkpoint", FULL, activation_checkpointing=False, micro=2),
+        _memory("lora-no-checkpoint", LORA, activation_checkpointing=False),
+        _memory("qlora-micro-1", QLORA, micro=1),
+        _memory("qlora-micro-16", QLORA, micro=16),
+        _memory("lora-micro-16", LORA, micro=16),
+        _memory("full-paged8-micro-8-2048", FULL, micro=8, length=at(2048, 400)),
+        _memory("lora-2048", LORA, length=at(2048, 400)),
+        _memory("full-paged8-700", FULL, length=at(700, 60)),
+        _memory("full-master-lean", FULL, precision="fp32_master", optimizer="adamw"),
+        _memory("full-fp32-lean", FULL, precision="fp32", optimizer="adamw", micro=2),
+        _memory("full-bf16-states", FULL, precision="bf16", optimizer="adamw_bf16"),
+        _memory("full-paged8-once", FULL, accumulation=1),
+        _memory("full-paged8-eager", FULL, attention="eager"),
+        _memory("full-paged8-mixed", FULL, length=at(1024, 200, shortest=800)),
+        _memory("full-paged8-1536-chunk-1024", FULL, loss_chunk=1024, length=at(1536, 640)),
+        _memory("full-paged8-micro-1", FULL, micro=1),
+        _memory("qlora-2048-micro-2", QLORA, micro=2, length=at(2048, 400)),
+        _memory("qlora-no-checkpoint", QLORA, activation_checkpointing=False),
+        _memory("lora-rank-128-no-dropout", LORA, lora_rank=128, lora_dropout=0.0),
+        _memory("lora-rank-16-qv", LORA, lora_rank=16, lora_targets=["q_proj", "v_proj"]),
+        _memory("lora-fp32", LORA, precision="fp32"),
+        _memory("projector-naive", "custom", stage="pretrain", **NAIVE),
+        _memory("projector-micro-16", FULL, stage="pretrain", micro=16, length=at(700, 60)),
+        _memory("qlora-towers-by-4", QLORA, micro=8, tower_chunk=4, length=at(1200, 300)),
+        _memory("lora-hd", LORA, micro=1, image_grid=2, image_global=True, image_size_aux=1536,
+                model_max_length=4096, length=at(3200, 200)),
+        _memory("full-8bit-1300-micro-6", FULL24, micro=6, length=at(1300, 250)),
+        _memory("lora-8bit-900-micro-2", LORA, optimizer="adamw_8bit", precision="bf16_stochastic",
+                micro=2, length=at(900, 150)),
+        _memory("qlora-all-logits", QLORA, loss_chunk=0),
+        _memory("full-paged8-zero2", FULL, zero_stage=2, precision="fp32_master",
+                optimizer="adamw"),
+        _memory("full-text-only", FULL, length=at(1024, 200, pictures=False)),
+        _memory("lora-micro-12-1100", LORA, micro=12, length=at(1100, 128)),
+        _memory("full-zero3-offload-all", FULL, zero_stage=3, offload="optimizer_parameters",
+                precision="fp32_master", optimizer="adamw"),
+    ]  # fmt: skip
+
+
+def _border(card: int, name: str, preset: str, positions: int, **options: Any) -> Job:
+    from backend.memory.cards import usable
+
+    labels = round(positions * 200 / 1024)
+    job = _memory(f"card-{card}-{name}", preset, length=Length(positions, labels), **options)
+    return replace(job, group="border", card_gib=card, cap_gib=usable(card << 30) / 2**30)
+
+
+def border_jobs() -> list[Job]:
+    """Configurations close to what common cards hold, each in a process that has no more."""
+    return [
+        _border(8, "qlora-below", QLORA, 1024),
+        _border(8, "qlora-above", QLORA, 1600),
+        _border(12, "lora-below", LORA, 1200),
+        _border(12, "lora-above", LORA, 2048),
+        _border(16, "full-below", FULL, 1200),
+        _border(16, "full-above", FULL, 2048, micro=6),
+        _border(24, "full-8bit-below", FULL24, 1200),
+        _border(24, "full-8bit-above", FULL24, 2048, micro=6),
+    ]
+
+
+def fit_jobs() -> list[Job]:
+    """The presets on a card of 24 GB: 20 steps of global batch 128, and its smaller siblings."""
+    cap = {"cap_gib": 23.0, "save": True}
+    short = {**COMMON, "global_batch_size": 16, "max_steps": 4}
+    pretraining = {key: value for key, value in short.items() if not key.startswith("group")}
+    full = {**COMMON, "preset": FULL, "global_batch_size": 128, "max_steps": 20}
+    return [
+        Job("fit-16gb-full", "fit", "finetune", full, window=(1, 1), timeout=520, **cap),
+        Job("fit-12gb-lora", "fit", "finetune", {**short, "preset": LORA}, window=(1, 3), **cap),
+        Job("fit-8gb-qlora", "fit", "finetune", {**short, "preset": QLORA}, window=(1, 3), **cap),
+        Job("fit-pretrain", "fit", "pretrain", {**pretraining, "preset": FULL}, window=(1, 3),
+            **cap),
+        Job("fit-24gb-full", "fit", "finetune", {**short, "preset": FULL24}, window=(1, 3), **cap),
+    ]  # fmt: skip
+
+
+def kit_job() -> Job:
+    """The kit's own preset, at what a 24 GB card leaves."""
+    values = {**COMMON, "preset": "kit", "global_batch_size": 16, "max_steps": 3}
+    return Job("kit", "kit", "finetune", values, cap_gib=23.0, window=(1, 2), timeout=330,
+               threads=14)  # fmt: skip
+
+
+def speed_jobs(card_gib: float) -> list[Job]:
+    """`fastest` and the naive form of the same step, in full and with LoRA.
+
+    Args:
+        card_gib: Decides the micro-batch.
+    """
+    large = card_gib > 100
+    jobs = []
+    for method, micro in (("full", 8 if large else 6), ("lora", 12 if large else 8)):
+        values = {
+            **COMMON, "preset": "fastest", "method": method, "micro_batch_size": micro,
+            "global_batch_size": 4 * micro, "max_steps": 14, "image_workers": 10,
+        }  # fmt: skip
+        naive = {**values, **NAIVE, "activation_checkpointing": False, "max_steps": 11}
+        smaller = tuple(
+            {"micro_batch_size": size, "global_batch_size": 4 * size}
+            for size in (6, 4, 2)
+            if size < micro
+        )
+        for name, parameters, window in (
+            (f"fastest-{method}", values, (4, 10)),
+            (f"naive-{method}", naive, (3, 8)),
+        ):
+            job = Job(name, "speed", "finetune", parameters, window=window, timeout=200)
+            jobs.append(replace(job, threads=4, again=smaller))
+    for method, optimizer in (("full", "adamw_bf16"), ("lora", "adamw")):
+        values = {
+            **COMMON, **NAIVE, "method": method, "optimizer": optimizer, "precision": "bf16",
+            "micro_batch_size": 4, "global_batch_size": 16, "max_steps": 4,
+        }  # fmt: skip
+        jobs.append(Job(f"plain-{method}", "speed", "finetune", values, window=(1, 3)))
+    return jobs
+
+
+LEARN_STEPS = 180
+REFERENCE = "learn-master"
+START = "learn-start"
+
+
+def learning_jobs() -> Iterator[Job]:
+    """One start, then each way to keep and round numbers, over the same data in the same order."""
+    base: dict[str, Any] = {
+        "epochs": 10_000, "save_steps": 0, "stop_when_sick": False, "image_workers": 2,
+        "micro_batch_size": 16, "global_batch_size": 32, "drop_path": False,
+        "max_steps": LEARN_STEPS, "learning_rate": 2e-5,
+    }  # fmt: skip
+    start = {**base, "precision": "fp32", "learning_rate": 5e-4, "max_steps": 240}
+    yield Job(START, "start", "finetune", start, Length(0, 0), save=True, timeout=150)
+    for name, values in {
+        REFERENCE: {"precision": "fp32_master", "optimizer": "adamw"},
+        "learn-stochastic-8bit": {"preset": FULL24},
+        "learn-stochastic-paged8": {"preset": FULL},
+        "learn-bf16": {"precision": "bf16", "optimizer": "adamw"},
+        "learn-fp32": {"precision": "fp32", "optimizer": "adamw"},
+        "learn-stochastic-adamw": {"precision": "bf16_stochastic", "optimizer": "adamw"},
+        "learn-stochastic-adamw_bf16": {"precision": "bf16_stochastic", "optimizer": "adamw_bf16"},
+        "learn-master-8bit": {"precision": "fp32_master", "optimizer": "adamw_8bit"},
+        "learn-fastest": {"preset": "fastest"},
+        "learn-lora": {"preset": LORA, "learning_rate": 2e-4, "lora_dropout": 0.0},
+        "learn-lora-fp32": {"method": "lora", "precision": "fp32", "learning_rate": 2e-4,
+                            "lora_dropout": 0.0},
+        "learn-qlora": {"preset": QLORA, "learning_rate": 2e-4, "lora_dropout": 0.0},
+    }.items():  # fmt: skip
+        yield Job(
+            name, "learn", "finetune", {**base, **values}, Length(0, 0), after=START, timeout=200
+        )
+
+
+def check_jobs() -> list[Job]:
+    """Resuming, and the forward pass of the reference's tiny model, on this device."""
+    resume = {
+        "epochs": 10_000, "save_steps": 0, "stop_when_sick": False, "image_workers": 2,
+        "micro_batch_size": 16, "global_batch_size": 32, "max_steps": 24, "preset": FULL24,
+    }  # fmt: skip
+    return [
+        Job("resume", "check", "finetune", resume, Length(0, 0), after=START, timeout=150),
+        Job("oracle", "check", "", {}, Length(0, 0), timeout=90),
+    ]
+
+
+def all_jobs(card_gib: float) -> list[Job]:
+    """Everything, the most valuable first."""
+    speed, fit, learning = speed_jobs(card_gib), fit_jobs(), list(learning_jobs())
+    memory, border, check = memory_jobs(), border_jobs(), check_jobs()
+    return [
+        *speed[:2],
+        fit[0],
+        learning[0],
+        *speed[2:4],
+        kit_job(),
+        *fit[1:],
+        *speed[4:],
+        *memory[:6],
+        *border,
+        *memory[6:],
+        *learning[1:],
+        *check,
+    ]

@@ -1,0 +1,110 @@
+"""What `backend.memory` predicts of every job, written down before anything is measured."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from backend.memory.bindings import settings_of
+from backend.memory.cards import usable
+from backend.memory.fit import verdict
+from backend.memory.parts import GIB, Prediction
+from backend.memory.predict import predict
+from backend.memory.settings import MemorySettings
+from backend.memory.shapes import MGM_2B
+from backend.stages import stage
+from tests.benchmarks.configurations import Job
+
+RESULTS = Path(__file__).parent / "results"
+FILE = RESULTS / "predictions.json"
+
+
+def settings_of_job(job: Job) -> MemorySettings:
+    """What decides the memory of a job: its parameters, presets filled in, and its samples."""
+    values = {"data": "any", **job.parameters}
+    parameters = stage(job.stage).parameters.model_validate(values)
+    settings = settings_of(job.stage, parameters.model_dump())
+    length = job.length
+    return replace(
+        settings,
+        positions=length.positions,
+        label_fraction=length.labels / length.positions,
+        images_per_sample=int(length.pictures),
+    )
+
+
+def predict_job(job: Job) -> Prediction:
+    """Memory of a job with the kit's model."""
+    return predict(MGM_2B, settings_of_job(job))
+
+
+def foreseen(job: Job) -> dict[str, Any]:
+    """A prediction as plain values, with what other tools say of the same; bytes."""
+    settings = settings_of_job(job)
+    prediction = predict(MGM_2B, settings)
+    told = {
+        "name": job.name,
+        "group": job.group,
+        "peak_allocated": prediction.peak_allocated,
+        "peak_reserved": prediction.peak_reserved,
+        "host": prediction.host,
+        "peak_moment": prediction.peak_moment,
+        "parts": prediction.parts,
+        "moments": prediction.moments,
+        "others": estimates(settings),
+    }
+    if job.card_gib:
+        told["card_gib"] = job.card_gib
+        told["usable"] = usable(job.card_gib * GIB)
+        told["verdict"] = verdict(prediction, job.card_gib * GIB)
+    return told
+
+
+def estimates(settings: MemorySettings) -> dict[str, int]:
+    """Bytes on the device by the formulas of `accelerate estimate-memory` and DeepSpeed.
+
+    Neither knows activations, logits or pictures. accelerate's is for Adam in mixed precision
+    over all weights; DeepSpeed's is for its ZeRO stages, with what is trained as parameters.
+    """
+    from accelerate.commands.estimate import estimate_training_usage
+    from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
+    from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
+
+    told: dict[str, int] = {}
+    if settings.method == "full":
+        usage = estimate_training_usage(4 * MGM_2B.parameters, "bfloat16")
+        told["accelerate"] = int(max(usage.values()))
+    offload = settings.offload != "none"
+    if settings.zero_stage in (1, 2):
+        _, told["deepspeed"] = estimate_zero2_model_states_mem_needs(
+            MGM_2B.parameters, settings.devices, 1, offload
+        )
+    elif settings.zero_stage == 3:
+        _, told["deepspeed"], _ = estimate_zero3_model_states_mem_needs(
+            MGM_2B.parameters, MGM_2B.language.embedding_parameters, settings.devices, 1,
+            offload, settings.offload == "optimizer_parameters",
+        )  # fmt: skip
+    return told
+
+
+def write(jobs: list[Job], file: Path = FILE) -> None:
+    """The predictions of these jobs, with the commit that made them."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "--", "backend/memory"],
+        capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    values = {
+        "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "commit": commit,
+        "uncommitted": [line[3:] for line in changed],
+        "jobs": [foreseen(job) for job in jobs if job.length.positions],
+    }
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(values, indent=1) + "\n")

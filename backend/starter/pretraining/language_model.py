@@ -16,8 +16,9 @@ from transformers import GemmaConfig, GemmaForCausalLM
 
 from backend.mgm.processing import BOS, EOS, PAD
 from backend.mgm.template import encode
+from backend.starter.language import LETTERS
 from backend.starter.pretraining.replay import replayed
-from backend.starter.pretraining.texts import told_scene
+from backend.starter.pretraining.texts import EVERYTHING, LETTERS_FIRST, told_scene
 
 LENGTH = 384
 PROMPT_WEIGHT, END_WEIGHT = 0.02, 0.1
@@ -30,8 +31,10 @@ LEARNING_RATE = 1.5e-3
 class ToldScenes(IterableDataset[tuple[Tensor, Tensor]]):
     """Batches of ids and of loss weights, (B, T) each, without an end."""
 
-    def __init__(self, tokenizer: str, batch: int, seed: int):
+    def __init__(self, tokenizer: str, batch: int, seed: int, letters_s: float):
         self.tokenizer, self.batch, self.seed = tokenizer, batch, seed
+        self.letters_s = letters_s
+        """Seconds during which the way to letters is taught above all."""
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Each worker draws its own scenes."""
@@ -44,10 +47,13 @@ class ToldScenes(IterableDataset[tuple[Tensor, Tensor]]):
         def tokenize(text: str) -> list[int]:
             return list(tokenizer.encode(text, add_special_tokens=False).ids)
 
+        until = time.monotonic() + self.letters_s
         while True:
+            mixture = LETTERS_FIRST if time.monotonic() < until else EVERYTHING
+            scenes = [told_scene(random, mixture) for _ in range(self.batch)]
             rows = [
-                encode(told_scene(random), tokenize, has_image=False, bos=BOS, max_length=LENGTH)
-                for _ in range(self.batch)
+                encode(scene, tokenize, has_image=False, bos=BOS, max_length=LENGTH)
+                for scene in scenes
             ]
             length = max(len(row.input_ids) for row in rows)
             ids = torch.full((self.batch, length), PAD)
@@ -69,9 +75,15 @@ def _weights(labels: list[int], end: int) -> list[float]:
 
 
 def train_language_model(
-    tokenizer: Tokenizer, folder: Path, *, minutes: float, batch: int, workers: int
+    tokenizer: Tokenizer,
+    folder: Path,
+    *,
+    minutes: float,
+    batch: int,
+    workers: int,
+    start: Path | None = None,
 ) -> None:
-    """Train for `minutes` and write the model in half precision."""
+    """Train for `minutes`, from `start` on where there is one, and write it in half precision."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     config = GemmaConfig(
@@ -88,12 +100,18 @@ def train_language_model(
         eos_token_id=EOS,
         bos_token_id=BOS,
     )
-    model: Any = GemmaForCausalLM(config).to(device)
+    model: Any = GemmaForCausalLM(config)
+    if start is not None:
+        model = GemmaForCausalLM.from_pretrained(start, dtype=torch.float32)
+    model = model.to(device).train()
+    letters = torch.tensor([tokenizer.token_to_id(letter) for letter in LETTERS], device=device)
     optimizer = torch.optim.AdamW(
         model.parameters(), LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.05
     )
     loader = DataLoader(
-        ToldScenes(tokenizer.to_str(), batch, seed=1), batch_size=None, num_workers=workers
+        ToldScenes(tokenizer.to_str(), batch, seed=1, letters_s=24 * minutes),
+        batch_size=None,
+        num_workers=workers,
     )
     started = time.time()
     for step, (ids, weights) in enumerate(replayed(loader, TIMES, device)):
@@ -103,9 +121,11 @@ def train_language_model(
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / 200) * max(0.01, 1 - share)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            logits = model(input_ids=ids, attention_mask=(ids != PAD).long()).logits[:, :-1]
+            # What is padded stands to the right of everything that learns.
+            logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
+        following = ids[:, 1:].flatten()
         losses = torch.nn.functional.cross_entropy(
-            logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
+            logits.float().flatten(0, 1), following, reduction="none"
         )
         flat = weights[:, 1:].flatten()
         loss = (losses * flat).sum() / flat.sum()
@@ -115,10 +135,12 @@ def train_language_model(
         optimizer.step()
         if step % 200 == 0:
             answered = flat == 1
-            right = (logits.flatten(0, 1).argmax(1) == ids[:, 1:].flatten())[answered]
+            chosen = answered & torch.isin(following, letters)
+            right = (logits.flatten(0, 1).argmax(1) == following).float()
             print(
-                f"language model {step}: loss {loss.item():.4f}, "
-                f"answers {losses[answered].mean().item():.4f} {right.float().mean().item():.4f}",
+                f"language model {step} ({share:.0%}): loss {loss.item():.4f}, "
+                f"answers {losses[answered].mean().item():.4f} right {right[answered].mean():.4f}, "
+                f"letters right {right[chosen].mean():.4f}",
                 flush=True,
             )
     model.half().save_pretrained(folder)

@@ -185,6 +185,10 @@ class ConvNextTower(nn.Module):
 
     Calling it gives the map of every stage, finest first. `set_drop_path(0)` makes training
     mode deterministic; the kit leaves drop path on even though the tower is frozen.
+
+    Attributes:
+        channels_last: Keep maps with their channels innermost, which suits some devices better;
+            values and shapes are the same.
     """
 
     def __init__(self, config: ConvNextConfig) -> None:
@@ -193,6 +197,7 @@ class ConvNextTower(nn.Module):
         self.vision_stem = convnext_stem(config.dims)
         self.vision_stages = convnext_stages(config)
         self.set_drop_path(config.drop_path)
+        self.channels_last = False
 
     def set_drop_path(self, rate: float) -> None:
         """Give block i of n the skip probability `rate * i / (n - 1)`, used in training mode."""
@@ -202,7 +207,8 @@ class ConvNextTower(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) normalized pixels to maps (B, dims[s], H/4/2^s, W/4/2^s)."""
-        hidden: Tensor = self.vision_stem(images.to(self.dtype))
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        hidden: Tensor = self.vision_stem(images.to(self.dtype, memory_format=layout))
         maps = []
         for stage in self.vision_stages:
             hidden = stage(hidden)

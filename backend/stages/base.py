@@ -133,17 +133,29 @@ def stage_main(
     signal.signal(signal.SIGTERM, ask_to_stop)
     # A closing terminal must not end a run.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    outcome = run_to_end(context, lambda: main(context, validated(parameters_type, run)))
+    write_json(run.path / "outcome.json", outcome.model_dump(mode="json"))
+    sys.exit(outcome.state is State.FAILED)
+
+
+def validated(parameters_type: type[StageParameters], run: Run) -> StageParameters:
+    """The parameters that a run was started with."""
+    return parameters_type.model_validate(run.spec.parameters)
+
+
+def run_to_end(context: StageContext, main: Callable[[], None]) -> Outcome:
+    """Call `main`, and say how it ended, whatever it raised."""
     state: EndState = State.SUCCEEDED
-    reason, code = Reason(code="completed"), 0
+    reason = Reason(code="completed")
     try:
-        main(context, parameters_type.model_validate(run.spec.parameters))
+        main()
         if context.stop_requested:
             state, reason = State.STOPPED, Reason(code="stopped_by_person")
     except StopRequested:
         state, reason = State.STOPPED, Reason(code="stopped_by_person")
     except RunFailed as error:
         print(f"failed: {error}", *error.reason.evidence, sep="\n", file=sys.stderr, flush=True)
-        state, reason, code = State.FAILED, error.reason, 1
+        state, reason = State.FAILED, error.reason
     except SynthLoopError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         values = {
@@ -151,12 +163,9 @@ def stage_main(
             "place": error.place or "",
             "remedy": error.remedy or "",
         }
-        state, reason, code = State.FAILED, Reason(code="bad_input", values=values), 1
+        state, reason = State.FAILED, Reason(code="bad_input", values=values)
     except BaseException as error:
         traceback.print_exc()
         sys.stderr.flush()
-        state, code = State.FAILED, 1
-        reason = reason_of(error)
-    outcome = Outcome(state=state, reason=reason, ended_at=time.time(), attempt=context.attempt)
-    write_json(run.path / "outcome.json", outcome.model_dump(mode="json"))
-    sys.exit(code)
+        state, reason = State.FAILED, reason_of(error)
+    return Outcome(state=state, reason=reason, ended_at=time.time(), attempt=context.attempt)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from backend.stages.base import Problem, StageContext, parameter, stage_main
 from backend.training.checks import training_problems
+from backend.training.launching import train
 from backend.training.parameters import ImageMode, TrainingParameters
 from backend.training.sources import projector_file, training_source
 from backend.workspace import Workspace
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from backend.mgm.adapters import Lora
     from backend.mgm.checkpoints import MGM
+    from backend.training.trainer import Job
 
 Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 TARGETS: list[Target] = [
@@ -47,17 +49,20 @@ def preflight(workspace: Workspace, parameters: Parameters) -> list[Problem]:
 
 def main(context: StageContext, parameters: Parameters) -> None:
     """Write a full checkpoint, or an adapter with its projector, in the kit's layout."""
-    from backend.training.trainer import Job, run
+    train(context, parameters, job)
 
-    workspace = context.workspace
-    job = Job(
+
+def job(workspace: Workspace, parameters: Any) -> Job:
+    """What the training loop is asked for."""
+    from backend.training.trainer import Job
+
+    return Job(
         training_source(workspace, parameters.data, parameters.image_root, asset="finetune"),
         save,
         projector=projector_file(workspace, parameters.projector),
         lora=_lora(parameters),
         group=parameters.group_by_modality_length,
     )
-    run(context, parameters, job)
 
 
 def _lora(parameters: Parameters) -> Lora | None:

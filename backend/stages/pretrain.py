@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backend.stages.base import Problem, StageContext, parameter, stage_main
 from backend.training.checks import training_problems
+from backend.training.launching import train
 from backend.training.parameters import TrainingParameters
 from backend.training.sources import training_source
 from backend.workspace import Workspace
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from backend.mgm.checkpoints import MGM
+    from backend.training.trainer import Job
 
 
 class Parameters(TrainingParameters):
@@ -31,12 +33,16 @@ def preflight(workspace: Workspace, parameters: Parameters) -> list[Problem]:
 
 def main(context: StageContext, parameters: Parameters) -> None:
     """Write `mm_projector.bin` and `config.json`."""
-    from backend.training.trainer import Job, run
+    train(context, parameters, job)
 
-    source = training_source(
-        context.workspace, parameters.data, parameters.image_root, asset="seed"
+
+def job(workspace: Workspace, parameters: Any) -> Job:
+    """What the training loop is asked for."""
+    from backend.training.trainer import Job
+
+    return Job(
+        training_source(workspace, parameters.data, parameters.image_root, asset="seed"), save
     )
-    run(context, parameters, Job(source, save))
 
 
 def save(folder: Path, mgm: MGM, weights: dict[str, Tensor] | None) -> None:

@@ -148,18 +148,34 @@ class Collator:
 
 
 def prefetch(
-    collate: Collator, batches: Iterable[Sequence[int]], workers: int
+    collate: Collator, batches: Iterable[Sequence[int]], workers: int, *, pin: bool = False
 ) -> Generator[MicroBatch, None, None]:
-    """Micro-batches in order, prepared ahead by threads (0: when they are asked for)."""
+    """Micro-batches in order, prepared ahead by threads (0: when they are asked for).
+
+    Args:
+        collate: Makes them.
+        batches: Indices of the samples of each.
+        workers: Threads.
+        pin: Put tensors where a card reads them without the host's help.
+    """
+
+    def make(indices: Sequence[int]) -> MicroBatch:
+        batch = collate(indices)
+        if not pin:
+            return batch
+        return batch._replace(
+            tensors={name: value.pin_memory() for name, value in batch.tensors.items()}
+        )
+
     if not workers:
-        yield from map(collate, batches)
+        yield from map(make, batches)
         return
     waiting: deque[Future[MicroBatch]] = deque()
     # Threads of torch's own would multiply with these.
     pool = ThreadPoolExecutor(workers, initializer=_one_thread)
     try:
         for indices in batches:
-            waiting.append(pool.submit(collate, indices))
+            waiting.append(pool.submit(make, indices))
             if len(waiting) > AHEAD * workers:
                 yield waiting.popleft().result()
         while waiting:

@@ -19,7 +19,13 @@ STATE_FILE = "training_state.pt"
 
 
 class Engine(Protocol):
-    """How gradients become weights."""
+    """How gradients become weights.
+
+    Attributes:
+        trained: How many values each trained tensor has.
+    """
+
+    trained: list[int]
 
     def micro_batch(self, tensors: dict[str, Tensor], share: float) -> Loss:
         """Forward and backward of one micro-batch, its loss weighed by `share`."""
@@ -44,7 +50,8 @@ class LossModel(nn.Module):
         model: Whose loss it is.
         parameters: Its levers.
         device: Whose autocast applies.
-        in_place: See `label_loss`.
+        in_place: Let the largest gradients be added in place: see `label_loss` and
+            `embed_in_place`.
     """
 
     def __init__(
@@ -57,6 +64,7 @@ class LossModel(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
+        model.model.gradients_in_place = in_place
         self.chunk = parameters.loss_chunk
         self.in_place = in_place
         self.autocast = parameters.precision == "fp32" and device.type == "cuda"
@@ -81,28 +89,29 @@ class PlainEngine:
     ) -> None:
         self.loss = LossModel(model, parameters, device, in_place=True)
         self.named = trainable(model)
-        self.trained = list(self.named.values())
+        self.values = list(self.named.values())
+        self.trained = [value.numel() for value in self.values]
         self.limit = parameters.max_grad_norm
         self.optimizer = LeanAdamW(
-            self.trained, parameters.optimizer, parameters.precision, parameters.weight_decay
+            self.values, parameters.optimizer, parameters.precision, parameters.weight_decay
         )
 
     def micro_batch(self, tensors: dict[str, Tensor], share: float) -> Loss:
         """See `Engine`."""
         loss: Loss = self.loss(**tensors)
         (loss.total * share).backward()
-        return loss
+        return loss._replace(total=loss.total.detach())
 
     def step(self, learning_rate: float) -> float:
         """See `Engine`."""
         if distributed.is_initialized():
             self._average()
-        norm = clip_gradients(self.trained, self.limit)
+        norm = clip_gradients(self.values, self.limit)
         self.optimizer.step(learning_rate)
         return norm
 
     def _average(self) -> None:
-        for parameter in self.trained:
+        for parameter in self.values:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             distributed.all_reduce(parameter.grad)

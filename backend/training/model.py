@@ -85,6 +85,7 @@ def build(
     model.set_activation_checkpointing(parameters.activation_checkpointing)
     model.model.mining_checkpointing = parameters.mining_checkpointing
     model.model.tower_chunk = parameters.tower_chunk
+    model.model.mlp_chunk = parameters.mlp_chunk
     model.train()
     if not parameters.drop_path:
         model.model.vision_tower_aux.set_drop_path(0.0)

@@ -48,9 +48,11 @@ class TrainingParameters(StageParameters):
     optimizer: Optimizer = parameter("adamw", fold="memory")
     activation_checkpointing: bool = parameter(True, fold="memory")
     mining_checkpointing: bool = parameter(False, fold="memory")
+    mlp_chunk: int = parameter(0, fold="memory", ge=0)
     tower_chunk: int = parameter(0, fold="memory", ge=0)
     loss_chunk: int = parameter(512, fold="memory", ge=0)
     attention: Attention = parameter("auto", fold="memory")
+    compile: bool = parameter(False, fold="memory")
     zero_stage: int = parameter(0, fold="memory", ge=0, le=3)
     offload: Offload = parameter("none", fold="memory")
     devices: int = parameter(1, fold="memory", ge=1, le=64)
@@ -79,3 +81,8 @@ class TrainingParameters(StageParameters):
     def micro_batches(self) -> int:
         """Micro-batches of one optimizer step on each device."""
         return self.global_batch_size // (self.micro_batch_size * self.devices)
+
+    @property
+    def launched(self) -> bool:
+        """Whether processes of their own do the training."""
+        return self.devices > 1 or self.zero_stage > 0

@@ -19,10 +19,13 @@ _LEAN: dict[str, Any] = {
     "mining_checkpointing": True,
     "tower_chunk": 1,
     "loss_chunk": 256,
+    "mlp_chunk": 0,
     "attention": "auto",
+    "compile": False,
     "zero_stage": 0,
     "offload": "none",
 }
+_LEANEST = {**_LEAN, "mlp_chunk": 1024}
 _ADAPTER: dict[str, Any] = {"learning_rate": 2e-4}
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -36,9 +39,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "mining_checkpointing": False,
         "tower_chunk": 0,
         "loss_chunk": 0,
+        "mlp_chunk": 0,
         "attention": "auto",
+        "compile": False,
         "zero_stage": 2,
         "offload": "optimizer",
+        # The kit asks for 1 and DeepSpeed, whose file does not name it, never applies it.
+        "max_grad_norm": 0.0,
     },
     "fit-24gb-full": {
         **_LEAN,
@@ -48,14 +55,14 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optimizer": "adamw_8bit",
     },
     "fit-16gb-full": {
-        **_LEAN,
+        **_LEANEST,
         "method": "full",
         "micro_batch_size": 4,
         "precision": "bf16_stochastic",
         "optimizer": "paged_adamw_8bit",
     },
     "fit-12gb-lora": {
-        **_LEAN,
+        **_LEANEST,
         **_ADAPTER,
         "method": "lora",
         "micro_batch_size": 4,
@@ -63,7 +70,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optimizer": "adamw",
     },
     "fit-8gb-qlora": {
-        **_LEAN,
+        **_LEANEST,
         **_ADAPTER,
         "method": "qlora",
         "micro_batch_size": 4,
@@ -72,14 +79,17 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "fastest": {
         "method": "full",
-        "micro_batch_size": 16,
+        "micro_batch_size": 8,
         "precision": "fp32_master",
         "optimizer": "adamw",
         "activation_checkpointing": False,
         "mining_checkpointing": False,
         "tower_chunk": 0,
         "loss_chunk": 1024,
+        "mlp_chunk": 0,
         "attention": "auto",
+        "compile": True,
+        "image_workers": 8,
         "zero_stage": 0,
         "offload": "none",
     },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import random
 import re
 import shutil
@@ -10,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import distributed
 
 from backend.files import read_json, write_json
 
@@ -34,12 +34,15 @@ def drop_older(artifacts: Path, keep: int) -> None:
         shutil.rmtree(path)
 
 
-def start_writing(artifacts: Path, step: int) -> Path:
-    """An empty folder that becomes `checkpoint-<step>`."""
-    scratch = artifacts / f".checkpoint-{step}"
+def scratch_folder(artifacts: Path, step: int) -> Path:
+    """Where `checkpoint-<step>` is put together."""
+    return artifacts / f".checkpoint-{step}"
+
+
+def start_writing(scratch: Path) -> None:
+    """Make the folder, without what an earlier attempt left in it."""
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
-    return scratch
 
 
 def finish_writing(scratch: Path, position: dict[str, Any]) -> Path:
@@ -57,21 +60,19 @@ def read_position(folder: Path) -> dict[str, Any]:
     return position
 
 
-def save_random(folder: Path) -> None:
+def save_random(folder: Path, rank: int) -> None:
     """Write this process's random states."""
     state = {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
         "python": repr(random.getstate()),
     }
-    torch.save(state, folder / f"random-{_rank()}.pt")
+    torch.save(state, folder / f"random-{rank}.pt")
 
 
-def load_random(folder: Path) -> None:
+def load_random(folder: Path, rank: int) -> None:
     """Continue with the random states of `save_random`."""
-    import ast
-
-    state = torch.load(folder / f"random-{_rank()}.pt", weights_only=True)
+    state = torch.load(folder / f"random-{rank}.pt", weights_only=True)
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
@@ -83,7 +84,3 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-
-
-def _rank() -> int:
-    return distributed.get_rank() if distributed.is_initialized() else 0

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-import psutil
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from backend.errors import InputError
-from backend.files import append_line
+from backend.files import append_line, read_lines
 from backend.memory.health import conclude, judge
 from backend.mgm.adapters import Lora
 from backend.mgm.checkpoints import MGM
 from backend.stages.base import StageContext, StopRequested
 from backend.training import resume
 from backend.training.batches import BatchLog
+from backend.training.compiling import compile_layers, left_as_they_are
 from backend.training.data import Collator, MicroBatch, Unreadable, prefetch, read_samples
+from backend.training.device import choose_layout, forget_peaks, memory, training_device
 from backend.training.engine import Engine, PlainEngine
 from backend.training.loss import Loss
-from backend.training.model import build, trainable
+from backend.training.model import build
 from backend.training.order import DataOrder
 from backend.training.parameters import TrainingParameters
+from backend.training.ranks import Ranks
 from backend.training.schedule import learning_rate, warmup_steps
 from backend.training.sources import Source
 
@@ -34,6 +36,8 @@ Save = Callable[[Path, MGM, dict[str, Tensor] | None], None]
 """Writes a stage's result into a folder; weights are given when processes share them."""
 SICK_EVERY = 25
 """Steps between two looks at the run's health."""
+PICTURES = ("images", "images_aux")
+"""Tensors of a micro-batch that go to the device; the others are read on the host."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,28 @@ class Job:
     group: bool = False
 
 
+class Share(NamedTuple):
+    """What one process did in a step.
+
+    Attributes:
+        losses: Of its micro-batches that have labels.
+        ids: Of its samples.
+        samples: Their losses; NaN without a label.
+        tokens: Positions of the language model that are not padding.
+        unreadable: Samples without a picture that can be opened.
+        stop: Whether this process was asked to stop.
+    """
+
+    losses: list[float]
+    ids: list[str]
+    samples: list[float]
+    tokens: int
+    unreadable: list[Unreadable]
+    stop: bool
+
+
 class Trainer:
-    """One training run in this process.
+    """One training run in this process, alone or as one of several.
 
     Args:
         context: Of the stage.
@@ -66,14 +90,11 @@ class Trainer:
 
     def __init__(self, context: StageContext, parameters: TrainingParameters, job: Job) -> None:
         self.context, self.parameters, self.job = context, parameters, job
-        self.rank = distributed.get_rank() if distributed.is_initialized() else 0
-        self.device = _device(self.rank)
+        self.ranks = Ranks()
+        budget = context.workspace.settings.memory_budget_gib
+        self.device = training_device(self.ranks.rank, budget)
         started = time.perf_counter()
         samples = read_samples(job.source.file)
-        resume.seed_everything(parameters.seed)
-        self.mgm = build(
-            context.workspace, parameters, self.device, projector=job.projector, lora=job.lora
-        )
         lengths = [sample.length for sample in samples] if job.group else None
         self.order = DataOrder(
             len(samples),
@@ -82,25 +103,70 @@ class Trainer:
             parameters.seed,
             lengths,
         )
+        self._check_samples(len(samples))
+        resume.seed_everything(parameters.seed)
+        self.mgm = build(
+            context.workspace, parameters, self.device, projector=job.projector, lora=job.lora
+        )
+        # Weights start alike everywhere, and then every process drops what it drops.
+        resume.seed_everything(parameters.seed + self.ranks.rank)
+        self.micro_batches = min(
+            parameters.micro_batches,
+            -(-self.order.count // (parameters.micro_batch_size * parameters.devices)),
+        )
         self.total = self._total_steps()
         self.warmup = warmup_steps(self.total, parameters.warmup_ratio)
         self.collator = Collator(
             samples, job.source.image_root, self.mgm.processor, parameters.image_mode
         )
-        self.engine: Engine = PlainEngine(self.mgm.model, parameters, self.device)
+        self.layouts = choose_layout(
+            self.mgm.model.model.vision_tower_aux,
+            self.device,
+            self.mgm.model.config.image_size_aux,
+        )
+        if parameters.compile:
+            compile_layers(self.mgm.model, self.device, self._tell)
+        self.engine = self._engine()
         self.log = BatchLog(context.run.path / "batches", context.attempt)
-        self.unreadable: dict[str, Unreadable] = {}
+        self.unreadable: set[str] = set()
+        self.told_uncompiled = False
         self.step = 0
         self._announce(len(samples), time.perf_counter() - started)
+
+    def _check_samples(self, count: int) -> None:
+        devices = self.parameters.devices
+        if devices > 1 and count < self.order.global_batch:
+            raise InputError(
+                f"{count} samples fill no global batch of {self.order.global_batch}, and "
+                f"{devices} devices cannot share less.",
+                place="global_batch_size",
+                remedy=f"Choose a global batch of at most {count}, or one device.",
+            )
+
+    def _engine(self) -> Engine:
+        model, asked = self.mgm.model, self.parameters
+        if not asked.zero_stage:
+            return PlainEngine(model, asked, self.device)
+        from backend.training.deepspeed_engine import DeepSpeedEngine
+
+        return DeepSpeedEngine(model, asked, self.device, self.micro_batches, self._tell)
 
     def _total_steps(self) -> int:
         whole = math.ceil(self.parameters.epochs * self.order.steps_per_epoch)
         return min(whole, self.parameters.max_steps or whole)
 
+    def _tell(self, code: str, **values: str) -> None:
+        """Warn of what is not as it was asked for, once for all processes."""
+        if self.ranks.first:
+            self.context.event("warning", code, **values)
+            print(f"{code}: {values}", flush=True)
+
     def _announce(self, samples: int, seconds: float) -> None:
         """Say what is trained, on what, and how."""
+        if not self.ranks.first:
+            return
         model, asked = self.mgm.model, self.parameters
-        counts = [value.numel() for value in trainable(model).values()]
+        counts = self.engine.trained
         dtype = str(next(model.model.vision_tower.parameters()).dtype).removeprefix("torch.")
         attention = model.config._attn_implementation
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
@@ -109,12 +175,15 @@ class Trainer:
             optimizer=asked.optimizer, attention=attention, trained=f"{sum(counts):,}",
             samples=f"{samples:,}", steps=f"{self.total:,}", seconds=f"{seconds:.1f}",
         )  # fmt: skip
+        layouts = ", ".join(f"{name} {1000 * time:.2f} ms" for name, time in self.layouts.items())
         print(
-            f"{name}, {dtype} ({asked.precision}), {asked.optimizer}, attention {attention}; "
+            f"{name}, {dtype} ({asked.precision}), {asked.optimizer}, attention {attention}, "
+            f"ZeRO {asked.zero_stage}, {asked.devices} processes; "
             f"{sum(counts):,} trained values in {len(counts)} tensors; {samples:,} samples, "
             f"{self.total:,} steps of {self.order.global_batch} "
             f"({asked.micro_batches} x {asked.micro_batch_size} x {asked.devices}), "
-            f"{self.order.left_out} left out of each epoch; ready in {seconds:.1f} s",
+            f"{self.order.left_out} left out of each epoch; ready in {seconds:.1f} s"
+            + (f"; ConvNeXt for a picture: {layouts}" if layouts else ""),
             flush=True,
         )
 
@@ -126,35 +195,53 @@ class Trainer:
             StopRequested: A person asked to stop; a checkpoint is saved.
         """
         self._resume()
-        self.context.progress(self.step, self.total, "steps")
+        self._progress()
         stream = self._stream()
         try:
             while self.step < self.total:
-                self._one_step(stream)
-                self._after_step()
+                stop = self._one_step(stream)
+                self._after_step(stop)
         finally:
             stream.close()
             self.log.flush()
-        self.job.save(self.context.artifacts, self.mgm, self.engine.weights())
-        self._tell_unreadable()
-        conclude(self.context.run)
+        weights = self.engine.weights()
+        if self.ranks.first:
+            self.job.save(self.context.artifacts, self.mgm, weights)
+            self._tell_unreadable()
+            conclude(self.context.run)
 
     def _resume(self) -> None:
         found = resume.checkpoints(self.context.artifacts)
+        # Nobody may look when the first process has begun to drop old ones.
+        self.ranks.wait()
         if not found:
             return
         self.step, folder = found[-1]
         position = resume.read_position(folder)
-        if position["samples"] != self.order.count or position["total"] != self.total:
+        wanted = self._position()
+        if {**wanted, **position, "step": 0} != {**wanted, "step": 0}:
             raise InputError(
-                "the data or the number of steps has changed since this checkpoint.",
+                "the data, the number of steps or the processes have changed since this "
+                "checkpoint.",
                 place=str(folder),
                 remedy="Start a new run.",
             )
         self.engine.load(folder)
-        resume.load_random(folder)
-        self.context.event("info", "training_resumed", step=self.step, total=self.total)
-        print(f"resumed at step {self.step}", flush=True)
+        resume.load_random(folder, self.ranks.rank)
+        if self.ranks.first:
+            self.context.event("info", "training_resumed", step=self.step, total=self.total)
+            print(f"resumed at step {self.step}", flush=True)
+
+    def _position(self) -> dict[str, int]:
+        return {
+            "step": self.step,
+            "total": self.total,
+            "samples": self.order.count,
+            "global_batch": self.order.global_batch,
+            "micro_batch": self.order.micro_batch,
+            "devices": self.parameters.devices,
+            "zero_stage": self.parameters.zero_stage,
+        }
 
     def _stream(self) -> Generator[MicroBatch, None, None]:
         """This process's micro-batches, from the next step on."""
@@ -162,64 +249,68 @@ class Trainer:
         mine = (
             indices
             for batch in self.order.batches(self.step)
-            for indices in batch[self.rank :: devices]
+            for indices in batch[self.ranks.rank :: devices]
         )
-        return prefetch(self.collator, mine, self.parameters.image_workers)
+        return prefetch(
+            self.collator, mine, self.parameters.image_workers, pin=self.device.type == "cuda"
+        )
 
-    def _one_step(self, stream: Iterator[MicroBatch]) -> None:
+    def _one_step(self, stream: Iterator[MicroBatch]) -> bool:
+        """One optimizer step; whether a process was asked to stop."""
         started = time.perf_counter()
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-        count = min(
-            self.parameters.micro_batches,
-            -(-self.order.count // (self.parameters.micro_batch_size * self.parameters.devices)),
-        )
+        forget_peaks(self.device)
         losses: list[Loss] = []
         ids: list[str] = []
+        unreadable: list[Unreadable] = []
         tokens = 0
-        for _ in range(count):
+        for _ in range(self.micro_batches):
             batch = next(stream)
             tensors = {
-                name: value.to(self.device, non_blocking=True)
+                name: value.to(self.device, non_blocking=True) if name in PICTURES else value
                 for name, value in batch.tensors.items()
             }
-            losses.append(self.engine.micro_batch(tensors, 1 / count))
+            losses.append(self.engine.micro_batch(tensors, 1 / self.micro_batches))
             ids += batch.ids
             tokens += self._tokens(batch)
-            self._note_unreadable(batch)
+            unreadable += batch.unreadable
         rate = learning_rate(
             self.step, self.total, peak=self.parameters.learning_rate,
             scheduler=self.parameters.scheduler, warmup=self.warmup,
         )  # fmt: skip
         norm = self.engine.step(rate)
         self.step += 1
-        loss = _mean([float(loss.total.detach()) for loss in losses if loss.labels])
-        self.log.add(self.step, ids, [value for loss in losses for value in loss.samples.tolist()])
-        seconds = time.perf_counter() - started
-        self._tell_step(loss, rate, norm, len(ids), tokens, seconds)
+        # The only values that the host waits for: once a step, not once a micro-batch.
+        totals = torch.stack([loss.total for loss in losses]).tolist()
+        labeled = [total for total, loss in zip(totals, losses, strict=True) if loss.labels]
+        of_samples = torch.cat([loss.samples for loss in losses]).tolist()
+        stop = self.context.stop_requested
+        mine = Share(labeled, ids, of_samples, tokens, unreadable, stop)
+        shares = [Share(*share) for share in self.ranks.gather(tuple(mine))]
+        if self.ranks.first:
+            self._tell_step(shares, rate, norm, time.perf_counter() - started)
+        return any(share.stop for share in shares) or self.context.stop_requested
 
     def _tokens(self, batch: MicroBatch) -> int:
         """Positions of the language model that are not padding."""
-        config = self.mgm.model.config
-        views = config.image_grid**2 + config.image_global if config.image_grid > 1 else 1
-        grid: int = config.clip.image_size // config.clip.patch_size
         pictures = int((batch.tensors["input_ids"] < 0).sum())
         words = int(batch.tensors["attention_mask"].sum())
-        return words + pictures * (int(views) * grid * grid - 1)
+        size: int = self.mgm.model.config.tokens_per_image
+        return words + pictures * (size - 1)
 
-    def _tell_step(
-        self, loss: float | None, rate: float, norm: float, samples: int, tokens: int,
-        seconds: float,
-    ) -> None:  # fmt: skip
-        samples *= self.parameters.devices
-        tokens *= self.parameters.devices
-        memory = _memory(self.device)
+    def _tell_step(self, shares: list[Share], rate: float, norm: float, seconds: float) -> None:
+        for share in shares:
+            self.log.add(self.step, share.ids, share.samples)
+            self._note_unreadable(share.unreadable)
+        loss = _mean([value for share in shares for value in share.losses])
+        samples = sum(len(share.ids) for share in shares)
+        tokens = sum(share.tokens for share in shares)
+        read = memory(self.device)
         self.context.metric(
             self.step, loss=loss, learning_rate=rate, grad_norm=norm,
             epoch=self.step / self.order.steps_per_epoch,
-            samples_per_second=samples / seconds, tokens_per_second=tokens / seconds, **memory,
+            samples_per_second=samples / seconds, tokens_per_second=tokens / seconds, **read,
         )  # fmt: skip
-        peak = memory["memory_allocated_peak"]
+        peak = read["memory_allocated_peak"]
         device = f"  {peak / 2**30:.2f} GiB" if peak is not None else ""
         shown = "-" if loss is None else f"{loss:.4f}"
         print(
@@ -227,11 +318,18 @@ class Trainer:
             f"{samples / seconds:.1f} samples/s  {tokens / seconds:.0f} tokens/s{device}",
             flush=True,
         )
-        self.context.progress(self.step, self.total, "steps")
+        self._progress()
 
-    def _after_step(self) -> None:
+    def _progress(self) -> None:
+        if self.ranks.first:
+            self.context.progress(self.step, self.total, "steps")
+
+    def _after_step(self, stop: bool) -> None:
         asked, last = self.parameters, self.step == self.total
-        if self.context.stop_requested and not last:
+        if asked.compile and not self.told_uncompiled and (count := left_as_they_are()):
+            self.told_uncompiled = True
+            self._tell("compile_partly", count=str(count))
+        if stop and not last:
             self._save_checkpoint()
             raise StopRequested
         if asked.save_steps and self.step % asked.save_steps == 0 and not last:
@@ -241,32 +339,41 @@ class Trainer:
 
     def _save_checkpoint(self) -> None:
         self.log.flush()
-        folder = resume.start_writing(self.context.artifacts, self.step)
+        artifacts, first = self.context.artifacts, self.ranks.first
+        folder = resume.scratch_folder(artifacts, self.step)
+        if first:
+            resume.start_writing(folder)
+        self.ranks.wait()
         self.engine.save(folder)
-        resume.save_random(folder)
-        position = {"step": self.step, "total": self.total, "samples": self.order.count}
-        resume.finish_writing(folder, position)
-        keep = self.parameters.save_total_limit
-        resume.drop_older(
-            self.context.artifacts, keep or self.context.workspace.settings.retention_checkpoints
-        )
-        print(f"saved checkpoint-{self.step}", flush=True)
+        resume.save_random(folder, self.ranks.rank)
+        self.ranks.wait()
+        if first:
+            resume.finish_writing(folder, self._position())
+            keep = self.parameters.save_total_limit
+            resume.drop_older(
+                artifacts, keep or self.context.workspace.settings.retention_checkpoints
+            )
+            print(f"saved checkpoint-{self.step}", flush=True)
 
     def _look_for_sickness(self) -> None:
         """End a run that cannot recover, as its end would."""
-        from backend.files import read_lines
-
-        rows = read_lines(self.context.run.metrics_path)
-        if any(finding.level == "error" for finding in judge(rows)):
-            self._save_checkpoint()
-            self.log.flush()
+        sick = False
+        if self.ranks.first:
+            findings = judge(read_lines(self.context.run.metrics_path))
+            sick = any(finding.level == "error" for finding in findings)
+        if not self.ranks.gather(sick)[0]:
+            return
+        self._save_checkpoint()
+        if self.ranks.first:
             conclude(self.context.run)
+        else:
+            raise StopRequested
 
-    def _note_unreadable(self, batch: MicroBatch) -> None:
-        for item in batch.unreadable:
+    def _note_unreadable(self, found: list[Unreadable]) -> None:
+        for item in found:
             if item.sample_id in self.unreadable:
                 continue
-            self.unreadable[item.sample_id] = item
+            self.unreadable.add(item.sample_id)
             line = {"sample_id": item.sample_id, "image": item.image, "problem": item.problem}
             append_line(self.context.artifacts / "unreadable.jsonl", line)
             if len(self.unreadable) == 1:
@@ -278,33 +385,9 @@ class Trainer:
 
 
 def run(context: StageContext, parameters: TrainingParameters, job: Job) -> None:
-    """Train as a stage does."""
-    trainer = Trainer(context, parameters, job)
-    trainer.train()
-
-
-def _device(rank: int) -> torch.device:
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    device = torch.device("cuda", rank % torch.cuda.device_count())
-    torch.cuda.set_device(device)
-    return device
+    """Train in this process as a stage does."""
+    Trainer(context, parameters, job).train()
 
 
 def _mean(values: list[float]) -> float | None:
     return sum(values) / len(values) if values else None
-
-
-def _memory(device: torch.device) -> dict[str, int | None]:
-    """Bytes now and at this step's peak; the device's are None on a CPU."""
-    host = psutil.Process(os.getpid()).memory_info().rss
-    names = ("memory_allocated", "memory_reserved", "memory_allocated_peak", "memory_reserved_peak")
-    values: list[int | None] = [None] * 4
-    if device.type == "cuda":
-        values = [
-            torch.cuda.memory_allocated(device),
-            torch.cuda.memory_reserved(device),
-            torch.cuda.max_memory_allocated(device),
-            torch.cuda.max_memory_reserved(device),
-        ]
-    return {**dict(zip(names, values, strict=True)), "host_memory": host}

@@ -64,9 +64,16 @@ class Stoppable(StageContext):
         super().progress(done, total, unit, note)
 
 
+def _one_thread() -> None:
+    """Tiny models on threads that others need are slower than on one."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def juicer() -> Iterator[Juicer]:
     """One child for all tests: importing Data-Juicer takes seconds."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    with ProcessPoolExecutor(1, mp_context=context, initializer=_one_thread) as pool:
         yield Juicer(pool)

@@ -173,7 +173,7 @@ def _apply(operator: Any, rows: list[Row]) -> Chunk:
         logger.remove(sink)
 
 
-def _logged(record: dict[str, Any]) -> str:
+def _logged(record: Any) -> str:
     """One line of what was logged; the values in a traceback may be secret."""
     lines = record["message"].splitlines() or [""]
     told = lines[0].partition(" -- Traceback")[0]

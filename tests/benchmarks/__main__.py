@@ -21,8 +21,11 @@ def main(arguments: list[str]) -> int:
     gpu.add_argument("--seconds", type=float, default=3600, help="time for everything")
     gpu.add_argument("--tiny", action="store_true", help="a dry run with a tiny model")
     gpu.add_argument("--only", nargs="*", default=[], help="groups or names of jobs")
-    gpu.add_argument("--at-once", type=int, default=6, help="processes at most")
+    gpu.add_argument("--at-once", type=int, default=8, help="processes at most")
     commands.add_parser("predict", help="write down what memory will be, before measuring")
+    keep = commands.add_parser("keep", help="keep a call's results as data")
+    keep.add_argument("folder", type=Path)
+    commands.add_parser("memory", help="show the measured tables")
     asked = top.parse_args(arguments)
     if asked.command == "gpu":
         from tests.benchmarks.gpu import run
@@ -43,6 +46,18 @@ def main(arguments: list[str]) -> int:
 
         write(all_jobs(80))
         return 0
+    if asked.command == "keep":
+        from tests.benchmarks.measured import collect
+
+        collect(asked.folder)
+        return 0
+    from tests.benchmarks.render import render
+
+    if asked.command is None:
+        from tests.benchmarks.processor import tables
+
+        print(tables())
+    print(render())
     return 0
 
 

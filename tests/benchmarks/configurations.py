@@ -30,6 +30,7 @@ class Job:
         after: Job that must have succeeded before.
         timeout: Seconds.
         threads: CPU threads of torch.
+        slot: Jobs of one slot use the device one after another, micro-batch by micro-batch.
         again: Changes to try, one after another, when the device's memory did not do.
     """
 
@@ -45,6 +46,7 @@ class Job:
     after: str = ""
     timeout: int = 240
     threads: int = 2
+    slot: str = "heavy"
     again: tuple[dict[str, Any], ...] = field(default=())
 
     def to_dict(self) -> dict[str, Any]:
@@ -83,11 +85,12 @@ def _memory(
     preset: str,
     *,
     micro: int = 4,
-    accumulation: int = 2,
+    accumulation: int | None = None,
     length: Length = LONG,
     stage: str = "finetune",
     **parameters: Any,
 ) -> Job:
+    accumulation = accumulation or (1 if micro > 4 else 2)
     values = {**COMMON, "preset": preset, **_steps(micro, accumulation), **parameters}
     if stage == "pretrain":
         del values["group_by_modality_length"]
@@ -187,7 +190,8 @@ def fit_jobs() -> list[Job]:
     pretraining = {key: value for key, value in short.items() if not key.startswith("group")}
     full = {**COMMON, "preset": FULL, "global_batch_size": 128, "max_steps": 20}
     return [
-        Job("fit-16gb-full", "fit", "finetune", full, window=(1, 1), timeout=520, **cap),
+        Job("fit-16gb-full", "fit", "finetune", full, window=(1, 1), timeout=530, slot="",
+            **cap),
         Job("fit-12gb-lora", "fit", "finetune", {**short, "preset": LORA}, window=(1, 3), **cap),
         Job("fit-8gb-qlora", "fit", "finetune", {**short, "preset": QLORA}, window=(1, 3), **cap),
         Job("fit-pretrain", "fit", "pretrain", {**pretraining, "preset": FULL}, window=(1, 3),
@@ -214,17 +218,18 @@ def speed_jobs(card_gib: float) -> list[Job]:
     for method, micro in (("full", 8 if large else 6), ("lora", 12 if large else 8)):
         values = {
             **COMMON, "preset": "fastest", "method": method, "micro_batch_size": micro,
-            "global_batch_size": 4 * micro, "max_steps": 14, "image_workers": 10,
+            "global_batch_size": 4 * micro, "max_steps": 9, "image_workers": 10,
         }  # fmt: skip
-        naive = {**values, **NAIVE, "activation_checkpointing": False, "max_steps": 11}
+        naive = {**values, **NAIVE, "compile": False,
+                 "activation_checkpointing": False, "max_steps": 7}  # fmt: skip
         smaller = tuple(
             {"micro_batch_size": size, "global_batch_size": 4 * size}
             for size in (6, 4, 2)
             if size < micro
         )
         for name, parameters, window in (
-            (f"fastest-{method}", values, (4, 10)),
-            (f"naive-{method}", naive, (3, 8)),
+            (f"fastest-{method}", values, (3, 6)),
+            (f"naive-{method}", naive, (2, 5)),
         ):
             job = Job(name, "speed", "finetune", parameters, window=window, timeout=200)
             jobs.append(replace(job, threads=4, again=smaller))
@@ -237,7 +242,7 @@ def speed_jobs(card_gib: float) -> list[Job]:
     return jobs
 
 
-LEARN_STEPS = 180
+LEARN_STEPS = 162
 REFERENCE = "learn-master"
 START = "learn-start"
 
@@ -250,25 +255,25 @@ def learning_jobs() -> Iterator[Job]:
         "max_steps": LEARN_STEPS, "learning_rate": 2e-5,
     }  # fmt: skip
     start = {**base, "precision": "fp32", "learning_rate": 5e-4, "max_steps": 240}
-    yield Job(START, "start", "finetune", start, Length(0, 0), save=True, timeout=150)
+    yield Job(START, "start", "finetune", start, Length(0, 0), save=True, timeout=150,
+              slot="light")  # fmt: skip
     for name, values in {
         REFERENCE: {"precision": "fp32_master", "optimizer": "adamw"},
         "learn-stochastic-8bit": {"preset": FULL24},
         "learn-stochastic-paged8": {"preset": FULL},
         "learn-bf16": {"precision": "bf16", "optimizer": "adamw"},
-        "learn-fp32": {"precision": "fp32", "optimizer": "adamw"},
-        "learn-stochastic-adamw": {"precision": "bf16_stochastic", "optimizer": "adamw"},
-        "learn-stochastic-adamw_bf16": {"precision": "bf16_stochastic", "optimizer": "adamw_bf16"},
-        "learn-master-8bit": {"precision": "fp32_master", "optimizer": "adamw_8bit"},
         "learn-fastest": {"preset": "fastest"},
         "learn-lora": {"preset": LORA, "learning_rate": 2e-4, "lora_dropout": 0.0},
         "learn-lora-fp32": {"method": "lora", "precision": "fp32", "learning_rate": 2e-4,
                             "lora_dropout": 0.0},
         "learn-qlora": {"preset": QLORA, "learning_rate": 2e-4, "lora_dropout": 0.0},
+        "learn-fp32": {"precision": "fp32", "optimizer": "adamw"},
+        "learn-stochastic-adamw": {"precision": "bf16_stochastic", "optimizer": "adamw"},
+        "learn-stochastic-adamw_bf16": {"precision": "bf16_stochastic", "optimizer": "adamw_bf16"},
+        "learn-master-8bit": {"precision": "fp32_master", "optimizer": "adamw_8bit"},
     }.items():  # fmt: skip
-        yield Job(
-            name, "learn", "finetune", {**base, **values}, Length(0, 0), after=START, timeout=200
-        )
+        yield Job(name, "learn", "finetune", {**base, **values}, Length(0, 0), after=START,
+                  timeout=300, slot="light")  # fmt: skip
 
 
 def check_jobs() -> list[Job]:
@@ -279,7 +284,7 @@ def check_jobs() -> list[Job]:
     }  # fmt: skip
     return [
         Job("resume", "check", "finetune", resume, Length(0, 0), after=START, timeout=150),
-        Job("oracle", "check", "", {}, Length(0, 0), timeout=90),
+        Job("oracle", "check", "", {}, Length(0, 0), timeout=120),
     ]
 
 
@@ -288,16 +293,16 @@ def all_jobs(card_gib: float) -> list[Job]:
     speed, fit, learning = speed_jobs(card_gib), fit_jobs(), list(learning_jobs())
     memory, border, check = memory_jobs(), border_jobs(), check_jobs()
     return [
-        *speed[:2],
         fit[0],
+        *speed[:4],
         learning[0],
-        *speed[2:4],
         kit_job(),
         *fit[1:],
         *speed[4:],
         *memory[:6],
         *border,
+        *learning[1:9],
         *memory[6:],
-        *learning[1:],
         *check,
+        *learning[9:],
     ]

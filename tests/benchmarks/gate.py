@@ -27,11 +27,26 @@ class Gate:
         """Seconds that this process stood in front of the gate."""
 
     @contextmanager
-    def shared(self) -> Iterator[None]:
-        """Beside others; waits while somebody is alone or wants to be."""
+    def shared(self, slot: str = "") -> Iterator[None]:
+        """Beside others; waits while somebody is alone or wants to be.
+
+        Args:
+            slot: Only one at a time of those that name the same slot, so that whoever names none
+                keeps a fair share of the device. Processes take turns on it anyway.
+        """
         if self.folder is None:
             yield
             return
+        turn = self._take(f"slot-{slot}", fcntl.LOCK_EX) if slot else None
+        try:
+            with self._beside():
+                yield
+        finally:
+            if turn is not None:
+                os.close(turn)
+
+    @contextmanager
+    def _beside(self) -> Iterator[None]:
         turnstile = self._take("turnstile", fcntl.LOCK_SH)
         room = self._take("room", fcntl.LOCK_SH)
         os.close(turnstile)

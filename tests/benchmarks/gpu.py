@@ -93,15 +93,15 @@ def _say(began: float, text: str) -> None:
 
 def _needs(tiny: bool) -> Callable[[Job], float]:
     """GiB that a job will take, states in pageable memory counted in."""
-    from tests.benchmarks.predictions import predict_job
+    from backend.memory.costs import optimizer_bytes
+    from backend.memory.shapes import MGM_2B
+    from tests.benchmarks.predictions import predict_job, settings_of_job
 
     def needs(job: Job) -> float:
         if tiny or not job.length.positions:
             return SMALL_NEED if tiny or job.name == "oracle" else LEARNER_NEED
-        prediction = predict_job(job)
-        paged = 5.0 if "paged" in json.dumps(job.parameters) + job.name else 0.0
-        paged = 5.0 if job.parameters.get("preset") == "fit-16gb-full" else paged
-        return prediction.peak_reserved / GIB + paged
+        _, pageable = optimizer_bytes(MGM_2B, settings_of_job(job))
+        return (predict_job(job).peak_reserved + pageable) / GIB
 
     return needs
 

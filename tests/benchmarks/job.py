@@ -15,7 +15,7 @@ import os  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
 import traceback  # noqa: E402
-from contextlib import ExitStack  # noqa: E402
+from contextlib import ExitStack, suppress  # noqa: E402
 from importlib import import_module  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
@@ -24,6 +24,11 @@ from tests.benchmarks.configurations import Job  # noqa: E402
 from tests.benchmarks.gate import Gate  # noqa: E402
 
 GIB = 2**30
+PARTIAL, OBSERVED = "partial.json", "observed.json"
+WORKER_VARIABLE = "SYNTHLOOP_BENCHMARK_JOB"
+"""Tells a launcher's process where its job lies."""
+PARTIAL_EVERY = 5.0
+"""Seconds between two looks at what a long job has so far."""
 
 
 def main(job_file: Path, result_file: Path) -> int:
@@ -36,8 +41,6 @@ def main(job_file: Path, result_file: Path) -> int:
         import torch
 
         torch.set_num_threads(job.threads)
-        if torch.cuda.is_available():
-            torch.cuda.init()
         result["imported_s"] = time.time() - STARTED
         gate = Gate(Path(asked["gate"]) if asked["gate"] else None)
         if job.name == "oracle":
@@ -49,11 +52,12 @@ def main(job_file: Path, result_file: Path) -> int:
 
             result |= resume(job, Path(asked["workspace"]), asked["data"], gate)
         else:
-            result |= train(job, Path(asked["workspace"]), asked["data"], gate)
+            result |= train(asked, result_file.parent)
     except BaseException as error:
         traceback.print_exc()
         result["error"] = f"{type(error).__name__}: {error}"[:2000]
-    result["host"] = host.close()
+    own = host.close()
+    result.setdefault("host", own)
     result["total_s"] = time.time() - STARTED
     scratch = result_file.with_suffix(".part")
     scratch.write_text(json.dumps(result))
@@ -64,58 +68,57 @@ def main(job_file: Path, result_file: Path) -> int:
     os._exit(0)
 
 
-def train(job: Job, workspace_root: Path, data: dict[str, str], gate: Gate) -> dict[str, Any]:
+def train(asked: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The stage from `stage_main`, watched: peaks, times, and the outcome it wrote of itself."""
     import torch
 
     from backend.files import read_lines
     from backend.stages import stage as stage_named
     from backend.stages.base import stage_main
+    from backend.training import launching
     from backend.workspace import Workspace
 
-    cuda = torch.cuda.is_available()
-    if cuda and job.cap_gib:
-        total = torch.cuda.mem_get_info()[1]
-        torch.cuda.set_per_process_memory_fraction(min(1.0, job.cap_gib * GIB / total))
-    workspace = Workspace.open(workspace_root)
-    run = create_run(workspace, job, data)
+    job = Job.from_dict(asked["job"])
+    run = create_run(Workspace.open(Path(asked["workspace"])), job, asked["data"])
     module = import_module(stage_named(job.stage).module)
-    watch = Watch(job, gate)
-    watch.install()
-    if not job.save:
-        module.save = lambda folder, mgm, weights: None
-    sys.argv = ["stage", str(run.path)]
-    code: Any = 0
-    try:
-        stage_main(module.Parameters, module.main)
-    except SystemExit as exit_:
-        code = exit_.code
-    watch.close()
+    parameters = module.Parameters.model_validate(run.spec.parameters)
+    observed: dict[str, Any] = {}
+    if parameters.launched:
+        # What trains is a process of the launcher's: it watches itself.
+        launching.WORKER = "tests.benchmarks.worker"
+        os.environ[WORKER_VARIABLE] = str(folder)
+        _run_stage(stage_main, module, run)
+        file = folder / OBSERVED
+        if file.is_file():
+            observed = json.loads(file.read_text())
+    else:
+        watch = Watch(job, Gate(Path(asked["gate"]) if asked["gate"] else None), folder)
+        watch.install(module)
+        _run_stage(stage_main, module, run)
+        observed = watch.observations()
     outcome = json.loads((run.path / "outcome.json").read_text())
     steps = list(read_lines(run.metrics_path)) if run.metrics_path.exists() else []
-    parameters = module.Parameters.model_validate(run.spec.parameters)
     events = list(read_lines(run.events_path)) if run.events_path.exists() else []
     return {
         "state": _state(outcome),
-        "exit_code": code,
         "outcome": outcome,
         "run": str(run.path),
         "parameters": parameters.model_dump(mode="json"),
-        "peak": watch.peaks(),
-        "phases": watch.phases,
-        "waited_s": gate.waited,
-        "speed": watch.speed,
-        "device": torch.cuda.get_device_name() if cuda else "CPU",
-        "device_used": _used_by_this_process() if cuda else None,
-        "device_reserved": torch.cuda.memory_reserved() if cuda else None,
-        "paged_bytes": _paged_bytes(),
-        "pinned": _pinned() if cuda else None,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "losses": [step.get("loss") for step in steps],
         "norms": [step.get("grad_norm") for step in steps],
         "samples_per_second": [step.get("samples_per_second") for step in steps],
         "events": [event for event in events if event.get("level") != "info"][:10],
         "artifacts": sorted(path.name for path in run.artifacts.iterdir()),
+        **observed,
     }
+
+
+def _run_stage(stage_main: Any, module: Any, run: Any) -> None:
+    """As `python -m` would; its exit is an exception here."""
+    sys.argv = ["stage", str(run.path)]
+    with suppress(SystemExit):
+        stage_main(module.Parameters, module.main)
 
 
 def create_run(workspace: Any, job: Job, data: dict[str, str]) -> Any:
@@ -151,8 +154,10 @@ class Watch:
     The trainer starts its peaks anew at each step; what they were before is kept here.
     """
 
-    def __init__(self, job: Job, gate: Gate) -> None:
-        self.job, self.gate = job, gate
+    def __init__(self, job: Job, gate: Gate, folder: Path) -> None:
+        self.job, self.gate, self.partial = job, gate, folder / PARTIAL
+        self.host = HostMemory()
+        self.written = time.time()
         self.phase = "build"
         self.phases: dict[str, dict[str, float | None]] = {}
         self.since = time.time()
@@ -161,9 +166,19 @@ class Watch:
         self.alone: ExitStack | None = None
         self.began = 0.0
 
-    def install(self) -> None:
-        """Wrap the trainer's methods, in this process alone."""
+    def install(self, stage: Any) -> None:
+        """Cap the device, and wrap the trainer's methods, in this process alone.
+
+        Args:
+            stage: Module of the stage; it writes no result unless the job says so.
+        """
         import torch
+
+        if not self.job.save:
+            stage.save = lambda folder, mgm, weights: None
+        if self.job.cap_gib and torch.cuda.is_available():
+            total = torch.cuda.mem_get_info()[1]
+            torch.cuda.set_per_process_memory_fraction(min(1.0, self.job.cap_gib * GIB / total))
 
         from backend.training.trainer import Trainer
 
@@ -201,7 +216,7 @@ class Watch:
             def beside_others(*arguments: Any, inner: Any = inner, **options: Any) -> Any:
                 if self.alone is not None:
                     return inner(*arguments, **options)
-                with self.gate.shared():
+                with self.gate.shared(self.job.slot):
                     answer = inner(*arguments, **options)
                     _finish_device_work()
                 return answer
@@ -222,6 +237,7 @@ class Watch:
     def after_step(self, samples: int) -> None:
         """Stop the clock and let the others in."""
         self.steps += 1
+        self._write_partial()
         if not self.job.window or self.alone is None:
             return
         first, count = self.job.window
@@ -235,6 +251,16 @@ class Watch:
             }
             self.alone.close()
             self.alone = None
+
+    def _write_partial(self) -> None:
+        """What is known so far, for the case that time runs out."""
+        if time.time() - self.written < PARTIAL_EVERY:
+            return
+        self.written = time.time()
+        self.note()
+        known = {"peak": self.peaks(), "phases": self.phases, "speed": self.speed}
+        known |= {"steps": self.steps, "waited_s": self.gate.waited}
+        self.partial.write_text(json.dumps(known))
 
     def enter(self, phase: str) -> None:
         """The next phase begins."""
@@ -258,6 +284,24 @@ class Watch:
         if self.alone is not None:
             self.alone.close()
             self.alone = None
+
+    def observations(self) -> dict[str, Any]:
+        """Everything seen, at the end."""
+        import torch
+
+        self.close()
+        cuda = torch.cuda.is_available()
+        return {
+            "peak": self.peaks(),
+            "phases": self.phases,
+            "waited_s": self.gate.waited,
+            "speed": self.speed,
+            "host": self.host.close(),
+            "device_used": _used_by_this_process() if cuda else None,
+            "device_reserved": torch.cuda.memory_reserved() if cuda else None,
+            "paged_bytes": _paged_bytes(),
+            "pinned": _pinned() if cuda else None,
+        }
 
     def peaks(self) -> dict[str, float | None]:
         """The highest of all phases, bytes."""

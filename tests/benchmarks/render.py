@@ -1,0 +1,266 @@
+"""Measurements as Markdown tables: `python -m tests.benchmarks memory`."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from backend.memory.cards import CARDS, usable
+from backend.memory.fit import verdict
+from backend.memory.parts import GIB
+from tests.benchmarks.configurations import COMMON, REFERENCE, Job
+from tests.benchmarks.measured import FILE, Row, environment, rows
+from tests.benchmarks.predictions import FILE as PREDICTIONS
+from tests.benchmarks.predictions import predict_job
+
+LAST_STEPS = 18
+"""Steps whose mean is a learning run's final loss: two epochs of the 300 pairs."""
+QUIET = {*COMMON, "max_steps", "learning_rate"}
+TRACED = ("memory", "border", "fit")
+"""Groups whose peaks were predicted to be judged."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How far predictions are from measurements.
+
+    Attributes:
+        count: Configurations.
+        median: Of the absolute relative errors of the allocated peak.
+        worst: Likewise.
+        false_fits: Configurations that were said to fit and did not: (name, GB of the card).
+    """
+
+    count: int
+    median: float
+    worst: float
+    false_fits: tuple[tuple[str, int], ...]
+
+
+def error(row: Row, *, now: bool = False) -> float | None:
+    """Predicted over measured peak, minus one; None where one of them is missing.
+
+    Args:
+        row: A measured job.
+        now: Predict with the code as it is, not as it was before the measurement.
+    """
+    if row.allocated is None or row.foreseen is None:
+        return None
+    predicted = predict_job(row.job).peak_allocated if now else row.foreseen["peak_allocated"]
+    return float(predicted / row.allocated - 1)
+
+
+def accuracy(measured: Sequence[Row], *, now: bool = False) -> Accuracy:
+    """Errors over all judged configurations, and what was said to fit and did not.
+
+    A configuration fits a card when it ran under that card's cap. Those that ran without a cap
+    fit when their measured peak does.
+    """
+    judged = [row for row in measured if row.job.group in TRACED and row.foreseen]
+    errors = [abs(value) for row in judged if (value := error(row, now=now)) is not None]
+    false_fits = []
+    for row in judged:
+        assert row.foreseen is not None
+        prediction = predict_job(row.job)
+        for card in CARDS:
+            size = card.total // GIB
+            if now:
+                said = verdict(prediction, card.total) != "no"
+            else:
+                said = row.foreseen["peak_reserved"] <= usable(card.total)
+            if row.job.card_gib is not None:
+                wrong = row.job.card_gib == size and row.result["state"] == "oom"
+            else:
+                wrong = row.allocated is not None and row.allocated > usable(card.total)
+            if said and wrong:
+                false_fits.append((row.job.name, size))
+    return Accuracy(
+        len(errors),
+        statistics.median(errors) if errors else 0.0,
+        max(errors, default=0.0),
+        tuple(false_fits),
+    )
+
+
+def render(measured: Path = FILE) -> str:
+    """All tables."""
+    if not measured.is_file():
+        return "No device has been measured yet: python -m tests.benchmarks gpu --out FOLDER\n"
+    found = rows(measured)
+    where = environment(measured)
+    versions = ", ".join(f"{key} {value}" for key, value in where["versions"].items() if value)
+    predicted = json.loads(PREDICTIONS.read_text())
+    parts = [
+        f"{where['device']}, driver {where['driver']}; Python {where['python']}, {versions}. "
+        f"Predicted {predicted['made_at']} (commit {predicted['commit'][:9]}), "
+        f"measured {where['time']}.",
+        "### Memory: predicted on a CPU beforehand, measured on the device",
+        _memory(found),
+        "### Presets",
+        _presets(found),
+        "### Speed",
+        _speed(found),
+        "### Learning",
+        _learning(found),
+        "### The rest",
+        _checks(found),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _gib(value: float | None) -> str:
+    return "–" if value is None else f"{value / GIB:.2f}"
+
+
+def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Markdown."""
+    body = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(body + ["| " + " | ".join(line) + " |" for line in lines])
+
+
+def _what(job: Job) -> str:
+    """A configuration in words."""
+    words = [] if job.stage == "finetune" else [job.stage]
+    for key, value in job.parameters.items():
+        if key in QUIET or key == "global_batch_size":
+            continue
+        words.append(str(value) if key == "preset" else f"{key}={value}")
+    length = f"{job.length.positions} positions, {job.length.labels} labels"
+    if job.length.shortest:
+        length += f", every second row {job.length.shortest}"
+    if not job.length.pictures:
+        length += ", no picture"
+    return f"{' '.join(words)}; {length}".replace("|", "/")
+
+
+def _memory(found: Sequence[Row]) -> str:
+    lines = []
+    for row in found:
+        if row.foreseen is None or row.job.group not in TRACED:
+            continue
+        before, now = error(row), error(row, now=True)
+        others = row.foreseen["others"]
+        state = "ran" if row.done else "out of memory" if row.result["state"] == "oom" else "–"
+        cap = "" if row.job.cap_gib is None else f"{row.job.cap_gib:.1f}"
+        lines.append(
+            [
+                row.job.name, _what(row.job), cap, state,
+                _gib(row.foreseen["peak_allocated"]), _gib(row.allocated),
+                "–" if before is None else f"{100 * before:+.1f} %",
+                "–" if now is None else f"{100 * now:+.1f} %",
+                _gib(row.foreseen["peak_reserved"]), _gib(row.reserved),
+                _gib(others.get("accelerate")), _gib(others.get("deepspeed")),
+            ]
+        )  # fmt: skip
+    head = (
+        "configuration", "what", "cap", "outcome", "predicted", "measured", "error",
+        "error of today's code", "reserved, predicted", "reserved", "accelerate", "DeepSpeed",
+    )  # fmt: skip
+    before, now = accuracy(found), accuracy(found, now=True)
+    told = (
+        f"{before.count} configurations: median error {100 * before.median:.1f} %, worst "
+        f"{100 * before.worst:.1f} %, {len(before.false_fits)} said to fit that do not. With "
+        f"today's code: {100 * now.median:.1f} %, {100 * now.worst:.1f} %, "
+        f"{len(now.false_fits)}. GiB; accelerate and DeepSpeed are their own estimators."
+    )
+    return f"{told}\n\n{table(head, lines)}"
+
+
+def _presets(found: Sequence[Row]) -> str:
+    lines = []
+    for row in found:
+        if row.job.group not in ("fit", "kit", "speed"):
+            continue
+        speed = row.result.get("speed")
+        host = row.result["host"]
+        paged = row.result.get("paged_bytes") or 0
+        steps = len(row.result.get("losses") or [])
+        lines.append(
+            [
+                row.job.name, _what(row.job),
+                "" if row.job.cap_gib is None else f"{row.job.cap_gib:.1f}",
+                f"{steps} steps of {row.job.parameters['global_batch_size']}"
+                if row.done
+                else str(row.result["state"]),
+                _gib(row.allocated), _gib(row.reserved), _gib(host["rss"]), _gib(paged),
+                "–" if not speed else f"{speed['samples_per_second']:.1f}",
+            ]
+        )  # fmt: skip
+    head = ("run", "what", "cap", "outcome", "allocated", "reserved", "host", "paged", "samples/s")
+    return table(head, lines)
+
+
+def _speed(found: Sequence[Row]) -> str:
+    speeds = {
+        row.job.name: row.result["speed"]["samples_per_second"]
+        for row in found
+        if row.result.get("speed")
+    }
+    lines = []
+    for method in ("full", "lora"):
+        fast, naive = speeds.get(f"fastest-{method}"), speeds.get(f"naive-{method}")
+        if fast is None:
+            continue
+        against = "–" if naive is None else f"{naive:.1f}"
+        ratio = "–" if naive is None else f"{fast / naive:.2f}"
+        lines.append([method, f"{fast:.1f}", against, ratio])
+    return table(("method", "fastest, samples/s", "naive form", "ratio"), lines) if lines else ""
+
+
+def final_loss(row: Row) -> float | None:
+    """Mean of the last steps of a learning run; None where it did not come to its end."""
+    losses = [loss for loss in row.result.get("losses") or [] if loss is not None]
+    if not row.done or len(losses) < 2 * LAST_STEPS:
+        return None
+    return statistics.fmean(losses[-LAST_STEPS:])
+
+
+def _learning(found: Sequence[Row]) -> str:
+    runs = [row for row in found if row.job.group == "learn"]
+    references = {"": REFERENCE, "lora": "learn-lora-fp32"}
+    finals = {row.job.name: final_loss(row) for row in runs}
+    lines = []
+    for row in runs:
+        final = finals[row.job.name]
+        adapters = "lora" in json.dumps(row.job.parameters)
+        reference = finals.get(references["lora" if adapters else ""])
+        away = "–" if final is None or not reference else f"{100 * (final / reference - 1):+.2f} %"
+        first = statistics.fmean(row.result["losses"][:LAST_STEPS]) if row.done else None
+        lines.append(
+            [
+                row.job.name, _what(row.job).split(";")[0],
+                "–" if first is None else f"{first:.4f}",
+                "–" if final is None else f"{final:.4f}", away,
+            ]
+        )  # fmt: skip
+    head = (
+        "run",
+        "what",
+        f"first {LAST_STEPS} steps",
+        f"last {LAST_STEPS} steps",
+        "against fp32 master",
+    )
+    return table(head, lines) if lines else ""
+
+
+def _checks(found: Sequence[Row]) -> str:
+    told = []
+    for row in found:
+        result = row.result
+        if row.job.name == "resume" and row.done:
+            told.append(
+                f"Stopped halfway and resumed: largest difference of a loss "
+                f"{result['largest_difference']:.2e}, of two undisturbed runs "
+                f"{result['noise']:.2e}."
+            )
+        if row.job.name == "oracle" and row.done:
+            told.append(
+                f"The reference's tiny model on this device: logits differ by at most "
+                f"{result['fp32_error']:.1e} in fp32 and {result['bf16_error']:.1e} in bf16 "
+                f"(largest logit {result['largest_logit']:.2f}), bf16 here against bf16 on the "
+                f"processor {result['bf16_against_cpu']:.1e}."
+            )
+    return " ".join(told)

@@ -1,0 +1,135 @@
+"""The benchmarks measure what they say, and the committed tables hold what is claimed of them."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks import measured, predictions
+from tests.benchmarks.configurations import Job, all_jobs, memory_jobs
+from tests.benchmarks.gate import Gate
+from tests.benchmarks.measured import Row
+from tests.benchmarks.render import accuracy, render
+from tests.benchmarks.texts import Length, tokenizer_of, write_samples
+from tests.benchmarks.texts import measured as sizes
+
+GIB = 2**30
+ZOO = Path(__file__).parents[2] / "backend" / "starter" / "zoo" / "llm"
+RECORDS = [
+    {
+        "image": f"{number}.jpg",
+        "conversations": [
+            {"from": "human", "value": "<image>\nWhat is it?"},
+            {"from": "gpt", "value": f"a horse and {number} birds on the wall of a red house"},
+        ],
+    }
+    for number in range(3)
+]
+
+
+@pytest.mark.parametrize(
+    "length",
+    [
+        Length(120, 24),
+        Length(1024, 200),
+        Length(300, 60, shortest=200),
+        Length(90, 30, None, False),
+    ],
+)
+def test_samples_have_the_lengths_that_were_asked_for(tmp_path: Path, length: Length):
+    tokenize = tokenizer_of(ZOO)
+    write_samples(tmp_path / "x.json", RECORDS, length, tokenize, image_tokens=16, count=4)
+    found = {
+        sizes(sample, tokenize, 16) for sample in json.loads((tmp_path / "x.json").read_text())
+    }
+    wanted = {(length.positions, length.labels)}
+    if length.shortest:
+        wanted.add((length.shortest, length.labels // 2))
+    assert found == wanted
+
+
+def test_nobody_works_beside_one_who_is_alone(tmp_path: Path):
+    told: list[str] = []
+    inside, leave = threading.Event(), threading.Event()
+
+    def alone():
+        with Gate(tmp_path).alone():
+            inside.set()
+            leave.wait(5)
+            told.append("alone")
+
+    def beside():
+        with Gate(tmp_path).shared("slot"):
+            told.append("beside")
+
+    threads = [threading.Thread(target=alone), threading.Thread(target=beside)]
+    threads[0].start()
+    assert inside.wait(5)
+    threads[1].start()
+    threads[1].join(0.2)
+    assert told == []
+    leave.set()
+    for thread in threads:
+        thread.join(5)
+    assert told == ["alone", "beside"]
+
+
+def test_jobs_survive_their_file_and_have_names_of_their_own():
+    jobs = all_jobs(80)
+    assert [Job.from_dict(json.loads(json.dumps(job.to_dict()))) for job in jobs] == jobs
+    assert len({job.name for job in jobs}) == len(jobs)
+
+
+def _row(job: Job, allocated: float | None, predicted: float) -> Row:
+    state = "oom" if allocated is None else "done"
+    peak = None if allocated is None else int(allocated * GIB)
+    result = {"state": state, "peak": {"allocated": peak, "reserved": peak}}
+    foreseen = {"peak_allocated": int(predicted * GIB), "peak_reserved": int(predicted * GIB)}
+    return Row(job, result, foreseen)
+
+
+def test_accuracy_counts_errors_and_what_was_said_to_fit_and_did_not():
+    job = memory_jobs()[0]
+    near = accuracy([_row(job, 10.0, 10.2), _row(job, 12.0, 11.4), _row(job, 5.0, 5.0)])
+    assert (near.count, near.false_fits) == (3, ())
+    assert near.median == pytest.approx(0.02)
+    assert near.worst == pytest.approx(0.05)
+    too_low = accuracy([_row(job, 11.5, 10.9)])
+    assert too_low.false_fits == ((job.name, 12),)
+    on_a_card = replace(job, group="border", card_gib=8, cap_gib=7.0)
+    died = accuracy([_row(on_a_card, None, 6.5)])
+    assert died.false_fits == ((job.name, 8),)
+    assert died.count == 0
+
+
+def test_every_memory_configuration_has_a_prediction_of_this_code():
+    jobs = [job for job in all_jobs(80) if job.length.positions]
+    for job in jobs:
+        assert predictions.predict_job(job).peak_allocated > 0
+
+
+@pytest.mark.skipif(not measured.FILE.is_file(), reason="no device has been measured yet")
+class TestCommittedTable:
+    """What README says of the measurements, recomputed from the data."""
+
+    def test_predictions_were_made_before(self):
+        predicted = json.loads(predictions.FILE.read_text())
+        assert predicted["made_at"] < measured.environment()["time"]
+
+    def test_at_least_thirty_configurations_were_measured(self):
+        assert accuracy(measured.rows()).count >= 30
+
+    def test_predictions_are_as_close_as_claimed(self):
+        found = accuracy(measured.rows(), now=True)
+        assert found.median <= 0.03
+        assert found.worst <= 0.08
+        assert found.false_fits == ()
+
+    def test_the_tables_render(self):
+        text = render()
+        assert "fit-16gb-full" in text
+        assert "fastest" in text

@@ -16,7 +16,7 @@ illustration graphic drawing snapshot
 thing things something someone somebody object objects item items stuff kind type sort
 some several many few various different other another more one ones
 nice beautiful good great pretty lovely interesting colorful cool amazing simple
-showing shows shown show depicting seen looking
+showing shows shown show depicting see seen looking
 """
 _SAYS_NOTHING = frozenset(_FUNCTION_WORDS.split()) | frozenset(_GENERIC_WORDS.split())
 

@@ -12,6 +12,7 @@ _NANO: dict[str, Any] = {
     "activation_checkpointing": False,
     "model_max_length": 512,
     "drop_path": False,
+    "max_grad_norm": 1.0,
     "save_steps": 50,
 }
 """Training of the nano model on a CPU: fp32 throughout, and memory is no concern."""

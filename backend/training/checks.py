@@ -2,19 +2,57 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any, Literal
 
 from backend.errors import SynthLoopError
+from backend.formats.json_array import array_objects
+from backend.gpu import read_devices
 from backend.stages.base import Problem
 from backend.training.parameters import TrainingParameters
 from backend.training.sources import MODEL_ASSETS, projector_file, training_source
 from backend.workspace import Workspace
 
-KIT_RULES: dict[str, dict[str, Any]] = {
-    "pretrain": {"global_batch_size": 256, "seed": 1024},
-    "finetune": {"global_batch_size": 128, "seed": 1024},
+_KIT: dict[str, Any] = {
+    "seed": 1024,
+    "scheduler": "cosine",
+    "warmup_ratio": 0.03,
+    "weight_decay": 0.0,
+    "max_grad_norm": 0.0,
+    "epochs": 1.0,
+    "max_steps": None,
+    "model_max_length": 2048,
+    "drop_path": True,
+    "image_size_aux": 0,
+    "image_grid": 1,
+    "image_global": False,
 }
-"""What the challenge fixes for the profile mgm-2b."""
+KIT_RULES: dict[str, dict[str, Any]] = {
+    "pretrain": {
+        **_KIT,
+        "global_batch_size": 256,
+        "learning_rate": 1e-3,
+        "image_mode": "square",
+    },
+    "finetune": {
+        **_KIT,
+        "global_batch_size": 128,
+        "learning_rate": 2e-5,
+        "image_mode": "pad",
+        "method": "full",
+        "group_by_modality_length": True,
+    },
+}
+"""What the challenge fixes for the profile mgm-2b: the recipe of its training script.
+
+Micro-batch, devices, workers and intervals are free there; how memory is saved is this studio's.
+"""
+KIT_PICTURE = 768
+"""Side of the high-resolution picture, which is also what 0 means for the kit's towers."""
+SAMPLE_LIMIT = 200_000
+"""Samples that may enter pretraining."""
+ZERO_PRECISIONS = ("fp32", "fp32_master")
+EIGHT_BIT = ("adamw_8bit", "paged_adamw_8bit")
 
 
 def training_problems(
@@ -43,12 +81,67 @@ def _batch_problems(parameters: TrainingParameters) -> list[Problem]:
 
 
 def _lever_problems(parameters: TrainingParameters) -> list[Problem]:
+    """Levers that exclude each other, need a package, or need more cards than there are."""
+    return [
+        *_zero_problems(parameters),
+        *_package_problems(parameters),
+        *_card_problems(parameters),
+    ]
+
+
+def _zero_problems(parameters: TrainingParameters) -> list[Problem]:
     problems = []
-    if parameters.offload != "none" and parameters.zero_stage == 0:
+    stage = parameters.zero_stage
+    if parameters.offload != "none" and stage == 0:
         problems.append(Problem("error", "offload_without_zero", {}, "offload"))
-    if parameters.offload == "optimizer_parameters" and parameters.zero_stage != 3:
+    if parameters.offload == "optimizer_parameters" and stage != 3:
         problems.append(Problem("error", "offload_parameters_needs_zero3", {}, "offload"))
+    if stage and parameters.optimizer != "adamw":
+        chosen: dict[str, Any] = {"optimizer": parameters.optimizer}
+        problems.append(Problem("error", "zero_optimizer", chosen, "optimizer"))
+    if stage and parameters.precision not in ZERO_PRECISIONS:
+        chosen = {"precision": parameters.precision}
+        problems.append(Problem("error", "zero_precision", chosen, "precision"))
+    if stage == 3 and parameters.trained_part == "qlora":
+        problems.append(Problem("error", "zero3_quantized", {}, "zero_stage"))
+    if stage == 3 and parameters.compile:
+        problems.append(Problem("error", "zero3_compiled", {}, "compile"))
     return problems
+
+
+def _package_problems(parameters: TrainingParameters) -> list[Problem]:
+    wanted = []
+    if parameters.attention == "flash_attention_2":
+        wanted.append(("flash_attn", "attention", "flash_attention_2", "sdpa"))
+    if parameters.optimizer in EIGHT_BIT:
+        wanted.append(("bitsandbytes", "optimizer", parameters.optimizer, "adamw"))
+    if parameters.trained_part == "qlora":
+        wanted.append(("bitsandbytes", "method", "qlora", "lora"))
+    if parameters.zero_stage:
+        wanted.append(("deepspeed", "zero_stage", str(parameters.zero_stage), "0"))
+    if parameters.launched and parameters.launcher == "deepspeed":
+        wanted.append(("deepspeed", "launcher", "deepspeed", "torchrun"))
+    return [
+        Problem(
+            "error",
+            "package_for_lever",
+            {"package": package, "field": field, "value": value, "other": other},
+            field,
+        )
+        for package, field, value, other in wanted
+        if importlib.util.find_spec(package) is None
+    ]
+
+
+def _card_problems(parameters: TrainingParameters) -> list[Problem]:
+    """Processes beyond the cards; without a card they share the processor."""
+    if parameters.devices == 1:
+        return []
+    cards = len(read_devices().devices)
+    if not cards or parameters.devices <= cards:
+        return []
+    values = {"devices": parameters.devices, "cards": cards}
+    return [Problem("error", "devices_beyond_cards", values, "devices")]
 
 
 def _asset_problems(workspace: Workspace) -> list[Problem]:
@@ -83,8 +176,23 @@ def _rule_problems(
 ) -> list[Problem]:
     if workspace.settings.profile != "mgm-2b":
         return []
-    return [
+    problems = [
         Problem("warning", "kit_rule", {"field": field, "value": value, "rule": rule}, field)
         for field, rule in KIT_RULES[stage].items()
         if (value := getattr(parameters, field)) != rule
+        and not (field == "image_size_aux" and value == KIT_PICTURE)
     ]
+    count = _samples(workspace, parameters) if stage == "pretrain" else None
+    if count is not None and count > SAMPLE_LIMIT:
+        values = {"count": f"{count:,}", "limit": f"{SAMPLE_LIMIT:,}"}
+        problems.append(Problem("warning", "kit_samples", values, "data"))
+    return problems
+
+
+def _samples(workspace: Workspace, parameters: Any) -> int | None:
+    """How many samples pretraining would read; None where that is another problem's matter."""
+    try:
+        file, _ = training_source(workspace, parameters.data, parameters.image_root, asset="seed")
+        return sum(1 for _ in array_objects(file))
+    except SynthLoopError:
+        return None

@@ -33,7 +33,7 @@ class TrainingParameters(StageParameters):
     scheduler: Scheduler = parameter("cosine", fold="recipe")
     warmup_ratio: float = parameter(0.03, fold="recipe", ge=0, le=1)
     weight_decay: float = parameter(0.0, fold="recipe", ge=0)
-    max_grad_norm: float = parameter(1.0, fold="recipe", ge=0)
+    max_grad_norm: float = parameter(0.0, fold="recipe", ge=0)
     epochs: float = parameter(1.0, fold="recipe", gt=0)
     max_steps: int | None = parameter(None, fold="recipe", ge=1)
     global_batch_size: int = parameter(256, fold="recipe", ge=1)

@@ -25,7 +25,7 @@ _LEAN: dict[str, Any] = {
     "zero_stage": 0,
     "offload": "none",
 }
-_LEANEST = {**_LEAN, "mlp_chunk": 1024}
+_LEANEST = {**_LEAN, "mlp_chunk": 1024, "loss_chunk": 128}
 _ADAPTER: dict[str, Any] = {"learning_rate": 2e-4}
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -44,8 +44,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "compile": False,
         "zero_stage": 2,
         "offload": "optimizer",
-        # The kit asks for 1 and DeepSpeed, whose file does not name it, never applies it.
-        "max_grad_norm": 0.0,
     },
     "fit-24gb-full": {
         **_LEAN,

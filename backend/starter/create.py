@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from backend.errors import UsageError
 from backend.starter.instructions import write_instructions
 from backend.starter.mmbench import write_mmbench
 from backend.starter.seed import write_seed
@@ -32,8 +33,15 @@ def create_starter(
         report: Is told each part as it begins: a message key below `starter.`.
 
     Raises:
-        UsageError: There is a workspace at `root` already.
+        UsageError: There is a workspace, or anything else, at `root` already.
     """
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        known = "a workspace" if (root / "workspace.toml").exists() else "something"
+        raise UsageError(
+            f"there is {known} here already.",
+            place=str(root),
+            remedy="Name another folder, or empty this one.",
+        )
     scratch = root.parent / f".{root.name}.making"
     shutil.rmtree(scratch, ignore_errors=True)
     workspace = Workspace.create(scratch, Settings(name="starter", language=language))

@@ -215,7 +215,7 @@ def speed_jobs(card_gib: float) -> list[Job]:
     """
     large = card_gib > 100
     jobs = []
-    for method, micro in (("full", 8 if large else 6), ("lora", 12 if large else 8)):
+    for method, micro in (("full", 8 if large else 5), ("lora", 12 if large else 6)):
         values = {
             **COMMON, "preset": "fastest", "method": method, "micro_batch_size": micro,
             "global_batch_size": 4 * micro, "max_steps": 9, "image_workers": 10,
@@ -224,7 +224,7 @@ def speed_jobs(card_gib: float) -> list[Job]:
                  "activation_checkpointing": False, "max_steps": 7}  # fmt: skip
         smaller = tuple(
             {"micro_batch_size": size, "global_batch_size": 4 * size}
-            for size in (6, 4, 2)
+            for size in (6, 4, 3)
             if size < micro
         )
         for name, parameters, window in (

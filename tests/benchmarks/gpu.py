@@ -176,6 +176,8 @@ class Setup:
 
     def prepare(self) -> None:
         """Write models and pictures; texts are written when a job asks for them."""
+        import torch
+
         from tests.benchmarks.model_files import MGM_2B, TINY, write_workspace
 
         if not (self.pictures / "images").is_dir():
@@ -188,6 +190,8 @@ class Setup:
             self.workspace = write_workspace(self.work / "model", self.sizes)
             self.learner_assets = learner.result()
             smaller.result()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
         self.tokenize = tokenizer_of(self.workspace.asset("llm"))
         self.samples(SMALL if self.tiny else Length(1024, 200))
 

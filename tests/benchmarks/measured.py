@@ -44,13 +44,17 @@ class Row:
 
     @property
     def allocated(self) -> int | None:
-        """Measured peak, bytes; None where the run did not come to its end."""
-        return int(self.result["peak"]["allocated"]) if self.done else None
+        """Measured peak, bytes; None where the run did not come to its end, or on a processor."""
+        return self._peak("allocated")
 
     @property
     def reserved(self) -> int | None:
         """The same of what torch's allocator held."""
-        return int(self.result["peak"]["reserved"]) if self.done else None
+        return self._peak("reserved")
+
+    def _peak(self, name: str) -> int | None:
+        value = (self.result.get("peak") or {}).get(name)
+        return int(value) if self.done and value else None
 
 
 def collect(folder: Path, file: Path = FILE) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.memory.bindings import settings_of
-from backend.memory.cards import usable
+from backend.memory.cards import CARDS
 from backend.memory.fit import verdict
 from backend.memory.parts import GIB, Prediction
 from backend.memory.predict import predict
@@ -55,13 +55,15 @@ def foreseen(job: Job) -> dict[str, Any]:
         "peak_moment": prediction.peak_moment,
         "parts": prediction.parts,
         "moments": prediction.moments,
+        "verdicts": verdicts(prediction),
         "others": estimates(settings),
     }
-    if job.card_gib:
-        told["card_gib"] = job.card_gib
-        told["usable"] = usable(job.card_gib * GIB)
-        told["verdict"] = verdict(prediction, job.card_gib * GIB)
     return told
+
+
+def verdicts(prediction: Prediction) -> dict[str, str]:
+    """`fits`, `tight` or `no` for each common card, by its GB."""
+    return {str(card.total // GIB): verdict(prediction, card.total) for card in CARDS}
 
 
 def estimates(settings: MemorySettings) -> dict[str, int]:

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backend.memory.cards import CARDS, usable
-from backend.memory.fit import verdict
 from backend.memory.parts import GIB
 from tests.benchmarks.configurations import COMMON, REFERENCE, Job
 from tests.benchmarks.measured import FILE, Row, environment, rows
 from tests.benchmarks.predictions import FILE as PREDICTIONS
-from tests.benchmarks.predictions import predict_job
+from tests.benchmarks.predictions import predict_job, verdicts
 
 LAST_STEPS = 18
 """Steps whose mean is a learning run's final loss: two epochs of the 300 pairs."""
@@ -64,18 +63,14 @@ def accuracy(measured: Sequence[Row], *, now: bool = False) -> Accuracy:
     false_fits = []
     for row in judged:
         assert row.foreseen is not None
-        prediction = predict_job(row.job)
+        said = verdicts(predict_job(row.job)) if now else row.foreseen["verdicts"]
         for card in CARDS:
             size = card.total // GIB
-            if now:
-                said = verdict(prediction, card.total) != "no"
-            else:
-                said = row.foreseen["peak_reserved"] <= usable(card.total)
             if row.job.card_gib is not None:
                 wrong = row.job.card_gib == size and row.result["state"] == "oom"
             else:
                 wrong = row.allocated is not None and row.allocated > usable(card.total)
-            if said and wrong:
+            if wrong and said[str(size)] == "fits":
                 false_fits.append((row.job.name, size))
     return Accuracy(
         len(errors),

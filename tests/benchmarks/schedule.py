@@ -55,6 +55,7 @@ class Scheduler:
         needs: GiB that a job will take.
         inputs: (workspace, data parameters) of a job, asked just before it starts.
         at_once: Processes at most.
+        program: What runs a job: gets the paths of the job and of its result.
     """
 
     def __init__(
@@ -68,10 +69,12 @@ class Scheduler:
         needs: Callable[[Job], float],
         inputs: Callable[[Job], tuple[Path, dict[str, str]]],
         at_once: int = AT_ONCE,
+        program: Sequence[str] = (sys.executable, "-m", "tests.benchmarks.job"),
     ) -> None:
         self.waiting = [(job, 0) for job in jobs]
         self.out, self.work, self.deadline = out, work, deadline
         self.room, self.needs, self.inputs, self.at_once = room_gib, needs, inputs, at_once
+        self.program = list(program)
         self.running: list[Running] = []
         self.ended: dict[str, str] = {}
         self.began = time.time()
@@ -149,13 +152,7 @@ class Scheduler:
         }
         (folder / "job.json").write_text(json.dumps(asked))
         log = (folder / "log.txt").open("w")
-        command = [
-            sys.executable,
-            "-m",
-            "tests.benchmarks.job",
-            str(folder / "job.json"),
-            str(folder / "result.json"),
-        ]
+        command = [*self.program, str(folder / "job.json"), str(folder / "result.json")]
         environment = {
             **os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(job.threads),
             "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",

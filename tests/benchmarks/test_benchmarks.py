@@ -88,7 +88,9 @@ def _row(job: Job, allocated: float | None, predicted: float) -> Row:
     state = "oom" if allocated is None else "done"
     peak = None if allocated is None else int(allocated * GIB)
     result = {"state": state, "peak": {"allocated": peak, "reserved": peak}}
-    foreseen = {"peak_allocated": int(predicted * GIB), "peak_reserved": int(predicted * GIB)}
+    said = {str(size): "fits" if predicted <= size - 1 else "no" for size in (8, 12, 16, 24)}
+    said |= dict.fromkeys(("32", "40", "48", "80"), "fits")
+    foreseen = {"peak_allocated": int(predicted * GIB), "verdicts": said}
     return Row(job, result, foreseen)
 
 

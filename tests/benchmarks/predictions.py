@@ -46,7 +46,7 @@ def foreseen(job: Job) -> dict[str, Any]:
     """A prediction as plain values, with what other tools say of the same; bytes."""
     settings = settings_of_job(job)
     prediction = predict(MGM_2B, settings)
-    told = {
+    return {
         "name": job.name,
         "group": job.group,
         "peak_allocated": prediction.peak_allocated,
@@ -58,7 +58,6 @@ def foreseen(job: Job) -> dict[str, Any]:
         "verdicts": verdicts(prediction),
         "others": estimates(settings),
     }
-    return told
 
 
 def verdicts(prediction: Prediction) -> dict[str, str]:

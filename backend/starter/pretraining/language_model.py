@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tokenizers import Tokenizer
@@ -14,9 +14,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from transformers import GemmaConfig, GemmaForCausalLM
 
+from backend.mgm.multimodal import IMAGE_TOKEN
 from backend.mgm.processing import BOS, EOS, PAD
-from backend.mgm.template import encode
+from backend.mgm.template import Encoded, encode
 from backend.starter.language import LETTERS
+from backend.starter.pretraining.mixed import (
+    PATCHES,
+    WORDS_PER_PATCH,
+    Patch,
+    mixed_patches,
+)
 from backend.starter.pretraining.replay import replayed
 from backend.starter.pretraining.texts import EVERYTHING, LETTERS_FIRST, told_scene
 
@@ -28,15 +35,39 @@ TIMES = 3
 LEARNING_RATE = 1.5e-3
 
 
-class ToldScenes(IterableDataset[tuple[Tensor, Tensor]]):
-    """Batches of ids and of loss weights, (B, T) each, without an end."""
+NOISE = 0.5
+"""Highest standard deviation of a mixture's noise, in root mean squares of an embedding."""
+LOUDNESS = (0.6, 1.5)
+"""Factors of all mixtures of a picture."""
+
+
+class Batch(NamedTuple):
+    """Rows of text, some of them about a picture made of words.
+
+    Attributes:
+        ids: (B, T) int64; a picture's positions hold `PAD`.
+        weights: (B, T) float32 of the loss.
+        places: (B, T) bool, a picture's positions.
+        words: (pictures, PATCHES, WORDS_PER_PATCH) int64, row by row.
+        shares: The same shape, float32; 0 where there is no word.
+    """
+
+    ids: Tensor
+    weights: Tensor
+    places: Tensor
+    words: Tensor
+    shares: Tensor
+
+
+class ToldScenes(IterableDataset[Batch]):
+    """Batches without an end."""
 
     def __init__(self, tokenizer: str, batch: int, seed: int, letters_s: float):
         self.tokenizer, self.batch, self.seed = tokenizer, batch, seed
         self.letters_s = letters_s
         """Seconds during which the way to letters is taught above all."""
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         """Each worker draws its own scenes."""
         worker = get_worker_info()
         random = Random(self.seed * 1000 + (worker.id if worker else 0))
@@ -50,19 +81,65 @@ class ToldScenes(IterableDataset[tuple[Tensor, Tensor]]):
         until = time.monotonic() + self.letters_s
         while True:
             mixture = LETTERS_FIRST if time.monotonic() < until else EVERYTHING
-            scenes = [told_scene(random, mixture) for _ in range(self.batch)]
+            told = [told_scene(random, mixture) for _ in range(self.batch)]
             rows = [
-                encode(scene, tokenize, has_image=False, bos=BOS, max_length=LENGTH)
-                for scene in scenes
+                encode(turns, tokenize, has_image=scene is not None, bos=BOS, max_length=LENGTH)
+                for turns, scene in told
             ]
-            length = max(len(row.input_ids) for row in rows)
-            ids = torch.full((self.batch, length), PAD)
-            weights = torch.zeros(self.batch, length)
-            for number, row in enumerate(rows):
-                count = len(row.input_ids)
-                ids[number, :count] = torch.tensor(row.input_ids)
-                weights[number, :count] = torch.tensor(_weights(row.labels, end))
-            yield ids, weights
+            pictures = [
+                mixed_patches(scene, tokenize, random) for _, scene in told if scene is not None
+            ]
+            yield _padded(rows, pictures, end)
+
+
+def _padded(rows: list[Encoded], pictures: list[list[Patch]], end: int) -> Batch:
+    """Rows of one length, each placeholder spread over its picture's positions."""
+    spread = []
+    for row in rows:
+        ids, weights, places = [], [], []
+        for token, weight in zip(row.input_ids, _weights(row.labels, end), strict=True):
+            count = PATCHES if token == IMAGE_TOKEN else 1
+            ids += [PAD if token == IMAGE_TOKEN else token] * count
+            weights += [weight if count == 1 else 0.0] * count
+            places += [count > 1] * count
+        spread.append((ids, weights, places))
+    length = max(len(ids) for ids, _, _ in spread)
+    shape = (len(rows), length)
+    batch = Batch(
+        torch.full(shape, PAD),
+        torch.zeros(shape),
+        torch.zeros(shape, dtype=torch.bool),
+        torch.zeros((len(pictures), PATCHES, WORDS_PER_PATCH), dtype=torch.int64),
+        torch.zeros((len(pictures), PATCHES, WORDS_PER_PATCH)),
+    )
+    for number, columns in enumerate(spread):
+        for tensor, values in zip((batch.ids, batch.weights, batch.places), columns, strict=True):
+            tensor[number, : len(columns[0])] = torch.tensor(values, dtype=tensor.dtype)
+    for number, picture in enumerate(pictures):
+        for place, patch in enumerate(picture):
+            for word, (token, share) in enumerate(patch):
+                batch.words[number, place, word] = token
+                batch.shares[number, place, word] = share
+    return batch
+
+
+def _of_pictures(batch: Batch) -> Tensor:
+    """Which targets (B · (T - 1)) stand in rows with a picture."""
+    return batch.places.any(1, keepdim=True).expand_as(batch.ids)[:, 1:].flatten()
+
+
+def _embedded(model: Any, batch: Batch) -> Tensor:
+    """(B, T, hidden) embeddings on Gemma's scale, pictures mixed and noisy."""
+    embedded: Tensor = model.get_input_embeddings()(batch.ids)
+    if not len(batch.words):
+        return embedded
+    mixed = (model.get_input_embeddings()(batch.words) * batch.shares.unsqueeze(-1)).sum(2)
+    usual = embedded.detach().square().mean().sqrt()
+    each = (len(mixed), 1, 1)
+    low, high = LOUDNESS
+    noise = torch.randn_like(mixed) * usual * NOISE * torch.rand(each, device=mixed.device)
+    mixed = mixed * (low + (high - low) * torch.rand(each, device=mixed.device)) + noise
+    return embedded.masked_scatter(batch.places.unsqueeze(-1), mixed.to(embedded.dtype))
 
 
 def _weights(labels: list[int], end: int) -> list[float]:
@@ -109,12 +186,14 @@ def train_language_model(
         model.parameters(), LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.05
     )
     loader = DataLoader(
-        ToldScenes(tokenizer.to_str(), batch, seed=1, letters_s=24 * minutes),
+        ToldScenes(tokenizer.to_str(), batch, seed=1, letters_s=0.0 if start else 24 * minutes),
         batch_size=None,
         num_workers=workers,
     )
     started = time.time()
-    for step, (ids, weights) in enumerate(replayed(loader, TIMES, device)):
+    for step, tensors in enumerate(replayed(loader, TIMES, device)):
+        batch_now = Batch(*tensors)
+        ids, weights = batch_now.ids, batch_now.weights
         share = (time.time() - started) / (minutes * 60)
         if share >= 1:
             break
@@ -122,7 +201,8 @@ def train_language_model(
             group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / 200) * max(0.01, 1 - share)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             # What is padded stands to the right of everything that learns.
-            logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
+            embedded = _embedded(model, batch_now)
+            logits = model(inputs_embeds=embedded, use_cache=False).logits[:, :-1]
         following = ids[:, 1:].flatten()
         losses = torch.nn.functional.cross_entropy(
             logits.float().flatten(0, 1), following, reduction="none"
@@ -140,7 +220,8 @@ def train_language_model(
             print(
                 f"language model {step} ({share:.0%}): loss {loss.item():.4f}, "
                 f"answers {losses[answered].mean().item():.4f} right {right[answered].mean():.4f}, "
-                f"letters right {right[chosen].mean():.4f}",
+                f"letters right {right[chosen].mean():.4f}, of pictures "
+                f"{right[chosen & _of_pictures(batch_now)].mean():.4f}",
                 flush=True,
             )
     model.half().save_pretrained(folder)

@@ -12,13 +12,13 @@ from backend.starter.seed import QUESTIONS
 Turns = list[dict[str, str]]
 
 
-Mixture = tuple[float, float, float]
-LETTERS_FIRST: Mixture = (0.7, 0.05, 0.25)
+Mixture = tuple[float, float, float, float]
+LETTERS_FIRST: Mixture = (0.7, 0.05, 0.25, 0.0)
 """The way from answers to letters is what such a small model learns last."""
-EVERYTHING: Mixture = (0.2, 0.1, 0.7)
+EVERYTHING: Mixture = (0.1, 0.05, 0.2, 0.65)
 
 
-def told_scene(random: Random, mixture: Mixture = EVERYTHING) -> Turns:
+def told_scene(random: Random, mixture: Mixture = EVERYTHING) -> tuple[Turns, Scene | None]:
     """A conversation in which words take the picture's place.
 
     Half of the descriptions are captions, half name what lies where in the order in which image
@@ -26,20 +26,37 @@ def told_scene(random: Random, mixture: Mixture = EVERYTHING) -> Turns:
 
     Args:
         random: Where chance comes from.
-        mixture: Shares of conversations whose questions are given the answer, of captions, and
-            of questions about a description.
+        mixture: Shares of conversations whose questions are given the answer, of captions of a
+            description, of questions about one, and of questions about a picture.
+
+    Returns:
+        The turns, and the scene where they are about a picture.
     """
-    kind = random.choices(("given", "caption", "asked"), mixture)[0]
+    kind = random.choices(("given", "caption", "asked", "shown"), mixture)[0]
     scene = random_scene(random)
     if kind == "given":
-        return _given(scene, random)
+        return _given(scene, random), None
+    if kind == "shown":
+        return _shown(scene, random), scene
     description = caption(scene, random) if random.random() < 0.5 else in_patches(scene)
     if kind == "caption":
-        return _exchange(f"{description}\n{random.choice(QUESTIONS)}", caption(scene, random))
-    turns = [turn.record() for turn in conversation(scene, random, random.randint(2, 5))]
+        return _exchange(f"{description}\n{random.choice(QUESTIONS)}", caption(scene, random)), None
+    turns = _asked(scene, random)
     first = turns[0]["value"].removeprefix("<image>\n")
     turns[0]["value"] = f"{description}\n{first}"
-    return turns
+    return turns, None
+
+
+def _asked(scene: Scene, random: Random) -> Turns:
+    return [turn.record() for turn in conversation(scene, random, random.randint(2, 5))]
+
+
+def _shown(scene: Scene, random: Random) -> Turns:
+    """Questions about a picture, or the wish for a caption as the seed has it."""
+    if random.random() < 0.7:
+        return _asked(scene, random)
+    told = caption(scene, random, items=random.choice((1, 2, None)))
+    return _exchange(f"<image>\n{random.choice(QUESTIONS)}", told)
 
 
 def _given(scene: Scene, random: Random) -> Turns:

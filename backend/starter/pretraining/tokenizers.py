@@ -25,7 +25,7 @@ CLIP_PAD, CLIP_UNKNOWN, CLIP_BEGIN, CLIP_END = 0, 1, 2, 3
 def gemma_tokenizer(seed: int = 0, texts: int = 60_000) -> Tokenizer:
     """A byte-pair tokenizer of `VOCABULARY` entries; unknown characters fall back to bytes."""
     random = Random(seed)
-    corpus = [turn["value"] for _ in range(texts) for turn in told_scene(random)]
+    corpus = [turn["value"] for _ in range(texts) for turn in told_scene(random)[0]]
     corpus += [caption(random_scene(random), random) for _ in range(texts)]
     corpus += [*VAGUE, *WORDS, *NUMBERS] * 200
     learner = _byte_pairs({}, [])

@@ -39,8 +39,10 @@ class AgreementModel:
                 remedy="Fetch the asset vision_tower on the Environment page.",
             )
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        # Half precision, in which weights often lie, is slow on a CPU and rounds more.
+        dtype = torch.float16 if self.device.type == "cuda" else torch.float32
         try:
-            self.model: Any = CLIPModel.from_pretrained(path).to(self.device).eval()
+            self.model: Any = CLIPModel.from_pretrained(path, dtype=dtype).to(self.device).eval()
             self.tokenizer: Any = AutoTokenizer.from_pretrained(path)
             self.processor: Any = AutoImageProcessor.from_pretrained(path)
         except (OSError, ValueError) as error:
@@ -80,8 +82,9 @@ class AgreementModel:
         for start in range(0, len(new), _BATCH):
             batch = new[start : start + _BATCH]
             pictures = [_open(path) for path in batch]
-            inputs = self.processor(images=pictures, return_tensors="pt").to(self.device)
-            unit = self._unit(self.model.get_image_features, pixel_values=inputs["pixel_values"])
+            inputs = self.processor(images=pictures, return_tensors="pt")
+            pixels = inputs["pixel_values"].to(self.device, self.model.dtype)
+            unit = self._unit(self.model.get_image_features, pixel_values=pixels)
             self._images.update(zip(batch, unit, strict=True))
         return np.stack([self._images[path] for path in paths])
 

@@ -171,7 +171,7 @@ def fill(recipe: Recipe, workspace: Workspace, captioner: Path | None) -> list[S
         InputError: An asset is missing, or a captioner is needed and none was chosen.
     """
     values: dict[str, str] = {}
-    for name in recipe.placeholders:
+    for name in sorted(recipe.placeholders):
         path = captioner if name == CAPTIONER else workspace.asset(name)
         if path is None:
             raise InputError(

@@ -9,6 +9,9 @@ from typing import Any
 
 from backend.errors import InputError
 
+_REMEDY = "Correct the line or delete it."
+_MISSING = "Add the field, or delete the record."
+
 
 def objects(path: Path, *, growing: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
     """The JSON objects of a JSON-lines file, each with its place (`file, line n`).
@@ -21,22 +24,26 @@ def objects(path: Path, *, growing: bool = False) -> Iterator[tuple[str, dict[st
         InputError: The file is missing, or a line is not a JSON object.
     """
     try:
-        file = path.open(encoding="utf-8")
+        file = path.open("rb")
     except FileNotFoundError as error:
         raise InputError("the file does not exist.", place=str(path)) from error
     with file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
-            if growing and not line.endswith("\n"):
+            if growing and not line.endswith(b"\n"):
                 return
             place = f"{path}, line {number}"
             try:
                 value = json.loads(line)
             except json.JSONDecodeError as error:
-                raise InputError(f"this is not JSON: {error.msg}.", place=place) from error
+                raise InputError(
+                    f"this is not JSON: {error.msg}.", place=place, remedy=_REMEDY
+                ) from error
+            except UnicodeDecodeError as error:
+                raise InputError("this is not UTF-8 text.", place=place, remedy=_REMEDY) from error
             if not isinstance(value, dict):
-                raise InputError("this line is not a JSON object.", place=place)
+                raise InputError("this line is not a JSON object.", place=place, remedy=_REMEDY)
             yield place, value
 
 
@@ -50,7 +57,7 @@ def text_field(
     """
     value = record.get(field, default)
     if value is None:
-        raise InputError("the field is missing.", place=f"{place}, field {field}")
+        raise InputError("the field is missing.", place=f"{place}, field {field}", remedy=_MISSING)
     if not isinstance(value, str):
         raise InputError("the field must be text.", place=f"{place}, field {field}")
     return value

@@ -60,7 +60,8 @@ def test_a_bad_image_is_rejected_counted_and_named(tmp_path):
     assert [(r["sample_id"], r["place"], r["code"]) for r in rejected] == [
         ("000000004", str(image), "image_unreadable")
     ]
-    assert "000000004.png" in message(f"problem.{rejected[0]['code']}", **rejected[0]["values"])
+    sentence = message(f"problem.{rejected[0]['code']}", **rejected[0]["values"])
+    assert "image_readable_filter" in sentence
     assert context.run.events()[-1]["values"] == {"samples": 29, "rejected": 1}
 
 
@@ -125,3 +126,57 @@ def test_as_a_program_a_malformed_row_ends_the_run_with_its_place(tmp_path):
     assert (done.returncode, outcome.state, outcome.reason.code) == (1, State.FAILED, "bad_input")
     assert outcome.reason.values["place"].endswith("line 2, field text")
     assert "2 image(s) for 1 image token(s)" in outcome.reason.values["problem"]
+
+
+GOOD_LINE = json.dumps(pair(0))
+
+
+@pytest.mark.parametrize(
+    ("line", "place", "problem"),
+    [
+        ('{"id": "000000001", "text": ', "line 2", "not JSON"),
+        ("[1, 2]", "line 2", "object"),
+        ('{"id": "\udcff"}', "line 2", "UTF-8"),
+        (pair(1) | {"text": "a dog <|__dj__eoc|>"}, "line 2, field text", "no image token"),
+        (pair(1) | {"images": ["a.png", "b.png"]}, "line 2, field text", "2 image(s) for 1"),
+        (pair(1) | {"images": "a.png"}, "line 2, field images", "list"),
+        (pair(1) | {"images": ["../../secret.png"]}, "line 2, field images", "folder"),
+        ({"text": "<__dj__image>\na <|__dj__eoc|>", "images": ["a.png"]}, "line 2, field id", "id"),
+        (pair(1) | {"text": "<__dj__image>\n <|__dj__eoc|>"}, "line 2, field text", "empty"),
+        (pair(1) | {"text": "<__dj__image>\na <__dj__image> b <|__dj__eoc|>",
+                    "images": ["a.png", "a.png"]}, "line 2, field text", "inside"),
+        (pair(7), "line 2, field id", "stage_1.json"),
+    ],
+)  # fmt: skip
+def test_a_bad_row_is_one_error_with_file_line_and_remedy(tmp_path, line, place, problem):
+    workspace = make_workspace(tmp_path, 2)
+    text = line if isinstance(line, str) else json.dumps(line)
+    workspace.asset("seed_pairs").write_bytes(
+        f"{GOOD_LINE}\n{text}\n".encode(errors="surrogateescape")
+    )
+    with pytest.raises(InputError) as error:
+        prepare(workspace)
+    assert error.value.place == f"{workspace.asset('seed_pairs')}, {place}"
+    assert problem in str(error.value)
+    assert error.value.remedy
+    assert workspace.dataset_references() == []
+
+
+@pytest.mark.parametrize(
+    ("harm", "detail"),
+    [
+        (lambda path: path.unlink(), "no such file"),
+        (lambda path: path.write_bytes(b""), "image"),
+        (lambda path: path.write_bytes(path.read_bytes()[:80]), "truncated"),
+        (lambda path: path.write_text("<html>not found</html>"), "image"),
+    ],
+)
+def test_a_bad_picture_is_one_error_with_file_and_remedy(tmp_path, harm, detail):
+    workspace = make_workspace(tmp_path, 3)
+    path = workspace.asset("seed_images") / "images" / "000000001.png"
+    harm(path)
+    with pytest.raises(InputError, match="1 of 3 images") as error:
+        prepare(workspace)
+    assert error.value.place == str(path)
+    assert detail in error.value.problem
+    assert "Fetch the images again" in error.value.remedy

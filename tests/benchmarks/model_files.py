@@ -27,6 +27,10 @@ SPREAD = 0.02
 """Standard deviation of matrices, as Gemma starts."""
 
 
+QUIET = 0.2
+"""Scale of the last norm: an untrained model with a tied head would insist on its last word."""
+
+
 @dataclass(frozen=True)
 class Sizes:
     """Of the three models of a kit."""
@@ -139,8 +143,10 @@ def draw_weights(shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
             drawn[name] = values.normal_(0, SPREAD, generator=generator).cpu()
             continue
         # Gemma's norms multiply by 1 + weight.
-        zero = name.endswith(".bias") or name.startswith(("model.layers", "model.norm"))
+        zero = name.endswith(".bias") or name.startswith("model.layers")
         value = 0.1 if name.endswith("gamma") else 0.0 if zero else 1.0
+        if name == "model.norm.weight":
+            value = QUIET - 1
         drawn[name] = torch.full(shape, value, dtype=torch.bfloat16)
     return drawn
 

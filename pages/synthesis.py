@@ -14,6 +14,7 @@ from backend.workspace import Workspace
 from pages.widgets.check_list import check_list
 from pages.widgets.forms import open_run, stage_form
 from pages.widgets.gallery import style
+from pages.widgets.inputs import choosable, run_label
 from pages.widgets.preview_view import preview_view
 from pages.widgets.quality import against_seed, analysis, figures
 from pages.widgets.recipe_draft import DRAFT, save
@@ -92,19 +93,33 @@ def recipe(space: Workspace, rows: list[RunRow]) -> None:
     st.subheader(t("synthesis.start"))
     if current.changed:
         st.info(t("synthesis.unsaved"), icon=":material/edit:")
-    stage_form("synthesize", hidden=("preview",), defaults={"recipe": name}, on_start=_to_run)
+    writers = choosable(space, ("finetune",)) if current.needs_captioner else []
+    defaults = {"recipe": name, "captioner": writers[0].id} if writers else {"recipe": name}
+    stage_form("synthesize", hidden=("preview",), defaults=defaults, on_start=_to_run)
 
 
 def preview(space: Workspace, rows: list[RunRow], name: str) -> None:
     """Twenty samples through the recipe as it stands."""
     references = space.dataset_references() or ["seed/v1"]
     usual = "seed/v1" if "seed/v1" in references else references[0]
+    needs = draft(space, name).needs_captioner
+    writers = {row.id: row for row in choosable(space, ("finetune",))} if needs else {}
+    if needs and not writers:
+        st.info(t("synthesis.captioner.none"), icon=":material/info:")
+        switch_link("pages/baseline.py", t("synthesis.captioner.to_baseline"),
+                    ":material/arrow_forward:", {})  # fmt: skip
     with st.container(horizontal=True, vertical_alignment="bottom"):
         dataset = st.selectbox(t("parameter.dataset.label"), references, width=200,
                                index=references.index(usual), key="preview-dataset")  # fmt: skip
-        pressed = st.button(t("synthesis.preview.button"), icon=":material/science:")
+        writer = ""
+        if writers:
+            writer = st.selectbox(t("parameter.captioner.label"), list(writers), width=200,
+                                  format_func=lambda run_id: run_label(writers[run_id]),
+                                  key="preview-captioner")  # fmt: skip
+        pressed = st.button(t("synthesis.preview.button"), icon=":material/science:",
+                            disabled=needs and not writers)  # fmt: skip
     if pressed:
-        _start_preview(space, name, dataset)
+        _start_preview(space, name, dataset, writer)
     found = [row for row in rows if _ran(row, name) and row.parameters.get("preview")]
     if not found:
         st.caption(t("synthesis.preview.none"))
@@ -120,12 +135,13 @@ def preview(space: Workspace, rows: list[RunRow], name: str) -> None:
                     {"run": found[0].id})  # fmt: skip
 
 
-def _start_preview(space: Workspace, name: str, dataset: str) -> None:
+def _start_preview(space: Workspace, name: str, dataset: str, captioner: str) -> None:
     current = draft(space, name)
     if current.changed:
         save(space, current, DRAFT, operator_catalogue(space))
         name = DRAFT
-    parameters = {"dataset": dataset, "recipe": name, "output": "preview", "preview": _PREVIEWED}
+    parameters = {"dataset": dataset, "recipe": name, "captioner": captioner, "output": "preview",
+                  "preview": _PREVIEWED}  # fmt: skip
     start(space, "synthesize", parameters, name=t("synthesis.preview"))
     st.rerun()
 

@@ -74,7 +74,7 @@ class Recipe:
     @property
     def placeholders(self) -> set[str]:
         """What must be filled in."""
-        return {name for step in self.steps for name in _names_in(step.arguments)}
+        return {name for step in self.steps for name in placeholders_in(step.arguments)}
 
     @property
     def synthesizes(self) -> bool:
@@ -155,7 +155,7 @@ def parse_recipe(path: Path) -> Recipe:
     steps = _steps(path, nodes.get("process", (node, node))[1], values.get("process"))
     recipe = Recipe(path.stem, path, text, steps, workers)
     for step in steps:
-        for name in _names_in(step.arguments) - PLACEHOLDERS:
+        for name in placeholders_in(step.arguments) - PLACEHOLDERS:
             raise InputError(
                 f"there is no placeholder ${{{name}}}.",
                 place=recipe.place(step),
@@ -189,6 +189,17 @@ def fill(recipe: Recipe, workspace: Workspace, captioner: Path | None) -> list[S
             )
         values[name] = str(path)
     return [Step(s.name, _filled(s.arguments, values), s.line) for s in recipe.steps]
+
+
+def placeholders_in(value: Any) -> set[str]:
+    """Names of the placeholders anywhere in an argument, or in several."""
+    if isinstance(value, str):
+        return set(_PLACEHOLDER.findall(value))
+    if isinstance(value, Mapping):
+        return {name for item in value.values() for name in placeholders_in(item)}
+    if isinstance(value, list):
+        return {name for item in value for name in placeholders_in(item)}
+    return set()
 
 
 def data_juicer_yaml(steps: list[Step], operator_files: list[Path]) -> str:
@@ -228,16 +239,6 @@ def _steps(path: Path, node: yaml.Node, process: Any) -> tuple[Step, ...]:
 
 def _at(path: Path, node: yaml.Node) -> str:
     return f"{path}, line {node.start_mark.line + 1}"
-
-
-def _names_in(value: Any) -> set[str]:
-    if isinstance(value, str):
-        return set(_PLACEHOLDER.findall(value))
-    if isinstance(value, Mapping):
-        return {name for item in value.values() for name in _names_in(item)}
-    if isinstance(value, list):
-        return {name for item in value for name in _names_in(item)}
-    return set()
 
 
 def _filled(value: Any, values: Mapping[str, str]) -> Any:

@@ -13,7 +13,14 @@ import yaml
 from backend.errors import UsageError
 from backend.files import confine, write_atomic
 from backend.synthesis.catalogue import Catalogue, operator_faults
-from backend.synthesis.recipes import SHIPPED, Recipe, load_recipe, parse_recipe
+from backend.synthesis.recipes import (
+    CAPTIONER,
+    SHIPPED,
+    Recipe,
+    load_recipe,
+    parse_recipe,
+    placeholders_in,
+)
 from backend.workspace import Workspace
 
 DRAFT = "draft"
@@ -44,6 +51,11 @@ class Draft:
         """A copy of a recipe."""
         steps = [DraftStep(step.name, dict(step.arguments)) for step in recipe.steps]
         return cls(recipe.name, steps, recipe.workers)
+
+    @property
+    def needs_captioner(self) -> bool:
+        """Whether a trained checkpoint has to be chosen for it."""
+        return any(CAPTIONER in placeholders_in(step.arguments) for step in self.steps)
 
     def move(self, place: int, by: int) -> int:
         """Move a step up (-1) or down (1); returns where it is then."""

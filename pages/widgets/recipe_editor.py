@@ -24,6 +24,7 @@ from pages.widgets.text import escape, number, t
 from pages.widgets.words import known_text
 from store.funnel import FunnelStep
 
+_USUAL = "synthesis"
 _DRAFT = "recipe draft"
 _CHOSEN = "recipe step"
 _LARGEST = 1 << 53
@@ -56,7 +57,7 @@ def draft(workspace: Workspace, name: str) -> Draft:
 def templates(workspace: Workspace, key: str) -> str:
     """The recipes with one line of what each is good for."""
     names = recipe_names(workspace)
-    usual = "clean-and-recaption" if "clean-and-recaption" in names else names[0]
+    usual = _USUAL if _USUAL in names else names[0]
     asked = st.query_params.get("recipe", usual)
     if (saved := st.session_state.pop(f"{key} next", None)) in names:
         st.session_state[key] = asked = saved

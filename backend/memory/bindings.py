@@ -57,6 +57,8 @@ def settings_of(stage: str, parameters: dict[str, Any]) -> MemorySettings:
         for field in fields(MemorySettings)
         if RENAMED.get(field.name, field.name) in values
     }
+    if "lora_targets" in known:
+        known["lora_targets"] = tuple(known["lora_targets"])
     devices = int(known.get("devices", 1))
     micro = int(known["micro_batch_size"])
     batch = int(values.get("global_batch_size", GLOBAL_BATCH[stage]))
@@ -67,5 +69,7 @@ def settings_of(stage: str, parameters: dict[str, Any]) -> MemorySettings:
 def parameters_of(changes: dict[str, Any]) -> dict[str, Any]:
     """Changed settings as parameters of the stage; derived ones are left out."""
     return {
-        RENAMED.get(name, name): value for name, value in changes.items() if name not in DERIVED
+        RENAMED.get(name, name): list(value) if isinstance(value, tuple) else value
+        for name, value in changes.items()
+        if name not in DERIVED
     }

@@ -39,23 +39,27 @@ class Implementation:
     Attributes:
         logit_bytes: Bytes that live for one logit at the worst point of a loss over all
             positions.
+        chunk_bytes: The same of a loss in chunks.
         direct_mining: The mining layers project all 64 vectors of a cell to keys and values,
             instead of the one query to theirs.
+        in_place: Gradients of the embedding matrix are added where they belong, without a second
+            matrix of its size.
         adapter_bytes: Bytes of one LoRA weight; above 2, inputs are copied in that width.
         untied_loading: Embedding and output layer are two while the model is made.
     """
 
-    logit_bytes: int = 8
+    logit_bytes: int = 6
+    chunk_bytes: int = 8
     direct_mining: bool = False
+    in_place: bool = True
     adapter_bytes: int = HALF
     untied_loading: bool = False
 
 
 SYNTHLOOP = Implementation()
-"""This studio's trainer: logits in bf16, with a copy each for their log-softmax, its gradient,
-and theirs (4 times 2 bytes)."""
-
-KIT = Implementation(logit_bytes=8, direct_mining=True)
+"""This studio's trainer: logits in bf16, their log-softmax and its gradient (3 times 2 bytes); in
+chunks bf16 logits, their fp32 form, and its gradient in bf16."""
+KIT = Implementation(logit_bytes=8, chunk_bytes=14, direct_mining=True, in_place=False)
 """The kit's own program (transformers 4.38.0)."""
 
 
@@ -64,7 +68,7 @@ def trained_parameters(shape: ModelShape, settings: MemorySettings) -> int:
     if settings.method == "projector":
         return shape.projector_parameters
     if settings.adapters:
-        adapter = shape.language.adapter_parameters(settings.lora_rank)
+        adapter = shape.language.adapter_parameters(settings.lora_rank, settings.lora_targets)
         return adapter + shape.projector_parameters
     return shape.language.parameters + shape.projector_parameters
 
@@ -79,7 +83,10 @@ def weight_bytes(
         scales = 1 / QUANTIZATION_BLOCK * (1 + FULL / 256)
         total -= language.linear_parameters * (HALF - 0.5 - scales)
     if settings.adapters:
-        total += language.adapter_parameters(settings.lora_rank) * how.adapter_bytes
+        total += (
+            language.adapter_parameters(settings.lora_rank, settings.lora_targets)
+            * how.adapter_bytes
+        )
     if settings.precision == "fp32":
         total += trained_parameters(shape, settings) * (FULL - HALF)
     return total
@@ -93,7 +100,7 @@ def gradient_bytes(
         return float(FULL * trained_parameters(shape, settings))
     total = float(HALF * trained_parameters(shape, settings))
     if settings.adapters:
-        adapter = shape.language.adapter_parameters(settings.lora_rank)
+        adapter = shape.language.adapter_parameters(settings.lora_rank, settings.lora_targets)
         total += adapter * (how.adapter_bytes - HALF)
     return total
 
@@ -122,61 +129,138 @@ def optimizer_bytes(
     return masters + states, 0.0
 
 
-def layer_bytes_per_token(
+def attention_bytes_per_token(
     shape: ModelShape, settings: MemorySettings, how: Implementation = SYNTHLOOP
 ) -> float:
-    """What one decoder layer keeps for its backward pass, for one token.
+    """What the first half of a decoder layer keeps for its backward pass, for one token.
 
-    MLP: gate, its GELU and up (3 e·ff), and their product where down is trained. Norms: their
-    fp32 input (4 d each), and its normalized form where the scale is trained. Normalized hidden
-    states where the layers that read them are trained. Attention: query and output (2 e·A), key
-    and value before and after rotation (4 e·KV), one log-sum per head; eager keeps the scores.
+    Norm: its fp32 input (4 d), and its normalized form where the scale is trained. Normalized
+    hidden states where the layers that read them are trained. Query and output (2 e·A), key and
+    value before and after rotation (4 e·KV), one log-sum per head; eager keeps the scores.
+    Compiled, whatever is no product of matrices is computed again from the layer's input.
     """
     language = shape.language
-    hidden, mlp = language.hidden, language.intermediate
     attention = language.heads * language.head_dim
     kv = language.key_value_heads * language.head_dim
-    kept = float(HALF * (3 * mlp + 2 * attention + 4 * kv) + FULL * 2 * hidden)
+    kept = float(HALF * (2 * attention + 4 * kv) + FULL * language.hidden)
+    if settings.compile:
+        kept = float(HALF * (2 * attention + 2 * kv + language.hidden) + FULL)
     if settings.attention == "eager":
         kept += language.heads * settings.positions * (HALF + FULL + HALF)
     else:
         kept += FULL * language.heads
     if settings.method == "full":
-        kept += HALF * (mlp + 2 * hidden) + FULL * 2 * hidden
+        kept += (HALF if settings.compile else HALF + FULL) * language.hidden
     if settings.adapters:
-        kept += _adapter_bytes_per_token(shape, settings, how)
+        kept += _adapter_bytes(settings, how, language.hidden, "q_proj", "k_proj", "v_proj")
+        kept += _adapter_bytes(settings, how, attention, "o_proj", kept_anyway=True)
     return kept
 
 
-def _adapter_bytes_per_token(
-    shape: ModelShape, settings: MemorySettings, how: Implementation
+def mlp_bytes_per_token(
+    shape: ModelShape, settings: MemorySettings, how: Implementation = SYNTHLOOP
 ) -> float:
-    """Inputs of the seven adapters of a layer, and what comes out of their first matrices."""
+    """What the second half of a decoder layer keeps, for one token.
+
+    Gate, its GELU and up (3 e·ff), and what its last matrix reads; the norm as in the first half.
+    Compiled, the GELU is computed again.
+    """
     language = shape.language
+    kept = float(HALF * 3 * language.intermediate + FULL * language.hidden)
+    if settings.compile:
+        kept = float(HALF * (2 * language.intermediate + language.hidden) + FULL)
+    if settings.method == "full":
+        kept += (HALF if settings.compile else HALF + FULL) * language.hidden
+    if settings.adapters:
+        kept += _adapter_bytes(settings, how, language.hidden, "gate_proj", "up_proj")
+    return kept + product_bytes_per_token(shape, settings, how)
+
+
+def product_bytes_per_token(
+    shape: ModelShape, settings: MemorySettings, how: Implementation = SYNTHLOOP
+) -> float:
+    """Of these, what the last matrix of the MLP keeps of its input: free before the others."""
+    if settings.method == "full":
+        return float(HALF * shape.language.intermediate)
+    if settings.adapters:
+        return _adapter_bytes(settings, how, shape.language.intermediate, "down_proj")
+    return 0.0
+
+
+def update_bytes(shape: ModelShape, settings: MemorySettings) -> float:
+    """What the optimizer's step needs for a bundle of weights, beside weights and states.
+
+    A gradient in fp32; without a master the weights in fp32 as well; rounding at random takes
+    four bytes of noise and the result; bf16 states are widened, and rounded again one by one.
+    """
+    values = min(BUNDLE, trained_parameters(shape, settings))
+    if settings.zero_stage:
+        # DeepSpeed updates its whole flat part at once: its gradients in fp32.
+        return FULL * trained_parameters(shape, settings) / settings.devices
+    if settings.precision == "fp32":
+        each = 0
+    elif settings.precision == "fp32_master":
+        each = FULL
+    else:
+        each = 2 * FULL
+    if settings.optimizer == "adamw_bf16":
+        each += 2 * HALF + FULL + HALF
+    elif settings.precision == "bf16_stochastic":
+        each = max(each, FULL + FULL + HALF)
+    return float(values * each)
+
+
+def layer_bytes_per_token(
+    shape: ModelShape, settings: MemorySettings, how: Implementation = SYNTHLOOP
+) -> float:
+    """What one decoder layer keeps for its backward pass, for one token."""
+    first = attention_bytes_per_token(shape, settings, how)
+    return first + mlp_bytes_per_token(shape, settings, how)
+
+
+def _adapter_bytes(
+    settings: MemorySettings,
+    how: Implementation,
+    inputs: int,
+    *names: str,
+    kept_anyway: bool = False,
+) -> float:
+    """Inputs of the adapters on layers that read the same, and what their first matrices give.
+
+    With dropout each has a copy of its own and a mask of one byte a value.
+    """
+    count = sum(name in settings.lora_targets for name in names)
     width = how.adapter_bytes
-    inputs = [i for i, _ in language.linear_inputs_outputs]
-    inner = len(inputs) * settings.lora_rank * width
+    inner = count * settings.lora_rank * width
     if settings.lora_dropout > 0:
-        return float(sum(inputs) * (width + 1) + inner)
-    q, _, _, o, gate, _, down = inputs
-    return float((q + gate + o + down) * width + inner)
+        return float(count * inputs * (width + 1) + inner)
+    shared = bool(count) and not (kept_anyway and width == HALF)
+    return float(shared * inputs * width + inner)
 
 
 def layer_backward_temporary(
     shape: ModelShape, settings: MemorySettings, how: Implementation = SYNTHLOOP
 ) -> float:
-    """Gradients of one layer's activations that live at once, for one token: three of the MLP's
-    width (of product, gate and up); LoRA in fp32 adds one pair in its width.
+    """Gradients of one layer's activations that live at once, for one token, when they are most:
+    three of the MLP's width (of product, gate and up), after the product itself is free; LoRA in
+    fp32 adds one pair in its width.
     """
     mlp = shape.language.intermediate
     if settings.adapters and how.adapter_bytes > HALF:
         return float((HALF + 2 * how.adapter_bytes - 1) * mlp)
-    return float(3 * HALF * mlp)
+    return 3 * HALF * mlp - min(HALF * mlp, product_bytes_per_token(shape, settings, how))
 
 
-def checkpoint_bytes_per_token(shape: ModelShape) -> float:
-    """The input of one decoder layer."""
-    return float(HALF * shape.language.hidden)
+def layer_forward_temporary(shape: ModelShape) -> float:
+    """What a checkpointed layer holds at its worst point, for one token: GELU, up and product."""
+    language = shape.language
+    return float(HALF * (3 * language.intermediate + 2 * language.hidden))
+
+
+def checkpoint_bytes_per_token(shape: ModelShape, settings: MemorySettings) -> float:
+    """The input of one decoder layer, or of half of one; fp32 weights make it fp32."""
+    wide = settings.precision == "fp32" and settings.method == "full"
+    return float((FULL if wide else HALF) * shape.language.hidden)
 
 
 def head_bytes_per_token(shape: ModelShape) -> float:
@@ -189,13 +273,12 @@ def logits_bytes(
 ) -> float:
     """Logits and everything of their size, at the worst point of the loss.
 
-    In chunks, only labeled positions have logits, and only `loss_chunk` of them at once: bf16
-    logits, their fp32 form, its log-softmax and its gradient (14 bytes).
+    In chunks, only labeled positions have logits, and only `loss_chunk` of them at once.
     """
     vocabulary = shape.language.vocabulary
     if settings.loss_chunk:
         labeled = max(1.0, settings.tokens * settings.label_fraction)
-        return min(settings.loss_chunk, labeled) * vocabulary * (HALF + 3 * FULL)
+        return min(settings.loss_chunk, labeled) * vocabulary * how.chunk_bytes
     return float(settings.tokens * vocabulary * how.logit_bytes)
 
 
@@ -205,14 +288,12 @@ class VisionBytes:
 
     Attributes:
         kept: Kept until the backward pass.
-        recomputed: Of these, what a checkpointed mining block makes again.
         forward: Live at the worst point of its forward pass.
-        backward: Gradients that live at once in its backward pass.
+        backward: Live at the worst point of its backward pass, beside what is kept.
         pixels: The picture itself, at both resolutions.
     """
 
     kept: float
-    recomputed: float
     forward: float
     backward: float
     pixels: float
@@ -227,7 +308,7 @@ def vision_bytes(
     mining keeps its normalized form once; direct mining keeps the map, two normalized forms,
     keys and values.
     """
-    side = _map_side(shape, settings)
+    side = (settings.image_size_aux or shape.image_aux) // 4
     vectors = side * side
     channels, low = shape.convnext.channels, shape.clip.hidden
     joined = float(HALF * vectors * channels)
@@ -236,23 +317,25 @@ def vision_bytes(
     )
     tokens = settings.views * shape.image_tokens
     projector = tokens * HALF * (6 * low + 3 * shape.language.hidden)
-    pixels = HALF * 3 * (settings.views * shape.clip.image**2 + (4 * side) ** 2)
+    pixels = FULL * 3 * (settings.views * shape.clip.image**2 + (4 * side) ** 2)
+    # Vectors of all cells of all views; the plain model has one view of the whole map.
+    cells = float(HALF * tokens * PATCH_CELLS**2 * channels)
+    folded = 2 * HALF * tokens * channels
     if how.direct_mining:
-        inner = 3 * joined + 2 * HALF * vectors * low
-        backward = joined + 2 * HALF * vectors * low
+        keys = 2 * HALF * vectors * low
+        kept = 3 * joined + keys + projector
+        again = 3 * joined + keys + joined
     else:
-        folded = 2 * HALF * tokens * channels
-        inner = joined + folded + tokens * PATCH_CELLS**2 * 4 * HALF
-        backward = 2 * folded
-    input_kept = joined if how.direct_mining else pyramid
-    mining = inner + projector
-    forward = pyramid + max(3 * joined, 2 * joined + FULL * vectors * shape.convnext.dims[-1])
+        kept = cells + folded + projector + tokens * PATCH_CELLS**2 * 4 * HALF
+        again = joined + (1 if settings.views == 1 else 2 / settings.views) * cells + cells
+    # Upsampled in fp32, one stage after the other, then joined, cut into cells, normalized.
+    joining = 2 * joined + FULL * vectors * shape.convnext.dims[-1]
+    whole_view = 3.5 * joined if settings.views > settings.image_grid**2 else 0.0
+    forward = pyramid + max(3 * joined, joining, whole_view)
+    backward = (joined + 2 * HALF * vectors * low) if how.direct_mining else 2 * folded
     if settings.mining_checkpointing:
-        kept = input_kept + tokens * HALF * (low + shape.language.hidden)
-        return VisionBytes(kept, mining, forward, backward, pixels)
-    return VisionBytes(mining, 0.0, forward, backward, pixels)
-
-
-def _map_side(shape: ModelShape, settings: MemorySettings) -> int:
-    """Vectors along a side of the joined map."""
-    return (settings.image_size_aux or shape.image_aux) // 4
+        lasting = (joined if how.direct_mining else pyramid) + tokens * HALF * (
+            low + shape.language.hidden
+        )
+        return VisionBytes(lasting, forward, max(forward - pyramid, again), pixels)
+    return VisionBytes(kept, forward, backward, pixels)

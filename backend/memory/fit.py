@@ -19,6 +19,7 @@ Lever = Literal[
     "activation_checkpointing",
     "mining_checkpointing",
     "tower_chunk",
+    "mlp_chunk",
     "micro_batch",
     "optimizer",
     "offload",
@@ -30,6 +31,7 @@ LEVERS: tuple[Lever, ...] = (
     "activation_checkpointing",
     "mining_checkpointing",
     "tower_chunk",
+    "mlp_chunk",
     "micro_batch",
     "optimizer",
     "offload",
@@ -39,8 +41,10 @@ LEVERS: tuple[Lever, ...] = (
 """In the order of their cost; `memory.lever.<name>` names, `.cost` tells what one pays."""
 
 Verdict = Literal["fits", "tight", "no"]
-CHUNK = 512
+CHUNK, MLP_CHUNK = 256, 1024
 SHOWN = 6
+SQUEEZE = 0.1
+"""Share of the card by which gaps may exceed it and still be squeezed out, perhaps."""
 MARGIN = 0.08
 """Share of the card above which more headroom is worth nothing: the worst error so far."""
 FIDELITY = {"exact": 1.0, "rounding": 0.9, "adapters": 0.55, "quantized": 0.45}
@@ -89,11 +93,12 @@ def differences(before: MemorySettings, after: MemorySettings) -> dict[str, Any]
 
 
 def verdict(prediction: Prediction, budget: int) -> Verdict:
-    """Whether it fits: surely, only without gaps between torch's blocks, or not."""
+    """Whether it fits: surely, only if gaps between torch's blocks can be squeezed, or not."""
     room = usable(budget)
     if prediction.peak_reserved <= room:
         return "fits"
-    return "tight" if prediction.peak_allocated <= room else "no"
+    squeezed = prediction.peak_reserved <= (1 + SQUEEZE) * room
+    return "tight" if squeezed and prediction.peak_allocated <= room else "no"
 
 
 def fit(
@@ -171,13 +176,14 @@ def pulled(asked: MemorySettings, candidate: MemorySettings) -> tuple[Lever, ...
         "activation_checkpointing": "activation_checkpointing",
         "mining_checkpointing": "mining_checkpointing",
         "tower_chunk": "tower_chunk",
+        "mlp_chunk": "mlp_chunk",
         "micro_batch_size": "micro_batch",
         "optimizer": "optimizer",
         "precision": "optimizer",
     }
     levers.update(lever for name, lever in names.items() if name in changed)
-    if "offload" in changed and candidate.offload != "none":
-        levers.add("offload")
+    if "offload" in changed:
+        levers.add("offload" if candidate.offload != "none" else "optimizer")
     if "method" in changed:
         levers.add("qlora" if candidate.method == "qlora" else "lora")
     return tuple(lever for lever in LEVERS if lever in levers)
@@ -204,11 +210,12 @@ def _candidates(settings: MemorySettings, allowed: tuple[Lever, ...]) -> Iterato
         choices("activation_checkpointing", True, now=settings.activation_checkpointing),
         choices("mining_checkpointing", True, now=settings.mining_checkpointing),
         choices("tower_chunk", 1, now=settings.tower_chunk),
+        choices("mlp_chunk", MLP_CHUNK, now=settings.mlp_chunk),
         micro,
         _methods(settings, allowed),
         _updates(settings, allowed),
     )
-    for loss, layers, mining, chunk, size, method, update in combinations:
+    for loss, layers, mining, chunk, rows, size, method, update in combinations:
         accumulation = settings.gradient_accumulation * settings.micro_batch_size // size
         yield replace(
             settings,
@@ -216,6 +223,7 @@ def _candidates(settings: MemorySettings, allowed: tuple[Lever, ...]) -> Iterato
             activation_checkpointing=layers,
             mining_checkpointing=mining,
             tower_chunk=chunk,
+            mlp_chunk=rows,
             micro_batch_size=size,
             gradient_accumulation=accumulation,
             method=method,
@@ -250,6 +258,8 @@ def _updates(settings: MemorySettings, allowed: tuple[Lever, ...]) -> list[dict[
             }
             for optimizer in ("adamw_bf16", "adamw_8bit", "paged_adamw_8bit")
         ]
+        if settings.offload != "none" and settings.optimizer == "adamw":
+            ways.append({"zero_stage": 0, "offload": "none"})
     if "offload" in allowed and settings.offload == "none":
         ways.append(
             {

@@ -129,8 +129,9 @@ def plan_settings(
 
 
 def _verdict(grade: Verdict, prediction: Prediction, budget: int) -> Sentence:
-    need = prediction.peak_allocated if grade == "no" else prediction.peak_reserved
     room = usable(budget)
+    over = prediction.peak_allocated > room
+    need = prediction.peak_allocated if over else prediction.peak_reserved
     values = {
         "need": gib(need),
         "allocated": gib(prediction.peak_allocated),

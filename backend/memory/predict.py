@@ -94,9 +94,9 @@ class _Timeline:
         self.layers = shape.language.layers
         self.gradients = costs.gradient_bytes(shape, settings, how)
         self.vision = costs.vision_bytes(shape, settings, how)
-        self.layer = settings.tokens * costs.layer_bytes_per_token(shape, settings, how)
         self.full = settings.method == "full"
-        # One matrix serves as embedding and output layer, so two gradients meet in it.
+        # DeepSpeed watches every gradient, so it is made as a tensor of its own.
+        self.in_place = how.in_place and not settings.zero_stage
         width = costs.FULL if settings.precision == "fp32" else costs.HALF
         self.head_gradient = float(shape.language.embedding_parameters * width) if self.full else 0
         self.base = self._base()
@@ -109,7 +109,7 @@ class _Timeline:
         optimizer, _ = costs.optimizer_bytes(shape, settings, self.how)
         if settings.zero_stage:
             # DeepSpeed updates an fp32 master, whatever the optimizer's states are.
-            if settings.precision != "fp32_master":
+            if settings.precision not in ("fp32_master", "fp32"):
                 optimizer += costs.FULL * costs.trained_parameters(shape, settings)
             optimizer /= settings.devices
             if settings.offload != "none":
@@ -120,9 +120,6 @@ class _Timeline:
             weights = min(weights, held / settings.devices + live)
         base = {"weights": weights, "optimizer": optimizer}
         base["temporary"] = settings.images * self.vision.pixels
-        if settings.precision == "fp32":
-            # Autocast keeps a bf16 copy of every weight that it has used until the step ends.
-            base["weights"] += costs.HALF * costs.trained_parameters(shape, settings)
         return base
 
     def _gradients(self, share: float) -> float:
@@ -151,7 +148,7 @@ class _Timeline:
             "loading": [self._loading()],
             "vision": self._vision_forward(),
             "forward": [self._forward_end()],
-            "loss": [self._loss()],
+            "loss": self._loss(),
             "backward": self._backward(),
             "optimizer": [self._optimizer()],
         }
@@ -170,6 +167,25 @@ class _Timeline:
         return float(costs.HALF * max(i * o for i, o in self.shape.language.linear_inputs_outputs))
 
     @property
+    def _cast(self) -> float:
+        """Copies in bf16 that autocast keeps of the fp32 weights in one decoder layer."""
+        if self.settings.precision != "fp32":
+            return 0.0
+        adapted = self.shape.language.adapted(self.settings.lora_targets)
+        rank = self.settings.lora_rank
+        values = sum(
+            i * o if self.full else rank * (i + o)
+            for i, o in (self.shape.language.linear_inputs_outputs if self.full else adapted)
+        )
+        return float(costs.HALF * values) if self.settings.method != "projector" else 0.0
+
+    @property
+    def _cast_head(self) -> float:
+        """The output layer in bf16, made anew where it is used."""
+        wide = self.settings.precision == "fp32" and self.full
+        return float(costs.HALF * self.shape.language.embedding_parameters) if wide else 0.0
+
+    @property
     def _chunk(self) -> int:
         """Pictures that pass the towers at once."""
         return min(self.settings.tower_chunk or self.settings.images, self.settings.images)
@@ -185,82 +201,136 @@ class _Timeline:
         return self.settings.images * self.vision.kept
 
     @property
-    def _mining_again(self) -> float:
-        """What one chunk of pictures recomputes."""
-        return self._chunk * self.vision.recomputed
+    def _per_token(self) -> tuple[float, float]:
+        """Bytes of a token that each half of a decoder layer keeps until the backward pass."""
+        shape, settings, how = self.shape, self.settings, self.how
+        one = costs.checkpoint_bytes_per_token(shape, settings)
+        first = costs.attention_bytes_per_token(shape, settings, how)
+        second = costs.mlp_bytes_per_token(shape, settings, how)
+        if settings.activation_checkpointing:
+            return one, one if settings.mlp_chunk else 0.0
+        return first, one if settings.mlp_chunk else second
 
     @property
     def _kept_layers(self) -> float:
-        settings = self.settings
-        if settings.activation_checkpointing:
-            per_token = costs.checkpoint_bytes_per_token(self.shape)
-            return self.layers * settings.tokens * per_token
-        return self.layers * self.layer
+        casts = 0.0 if self.settings.activation_checkpointing else self.layers * self._cast
+        return self.layers * self.settings.tokens * sum(self._per_token) + casts
 
     @property
     def _head(self) -> float:
         return self.settings.tokens * costs.head_bytes_per_token(self.shape)
 
-    def _forward_end(self) -> Bytes:
-        """The last layer is done: everything kept, and the layer's own temporaries."""
-        one = self.layer if self.settings.activation_checkpointing else 0.0
-        return self._point(vision=self._kept_vision, activations=self._kept_layers + one)
+    def _again(self) -> tuple[float, float]:
+        """One layer in its backward pass: (what is computed again, gradients beside it).
 
-    def _loss(self) -> Bytes:
-        """Logits, their copies and their gradient."""
-        chunks = self.head_gradient if self.settings.loss_chunk else 0.0
+        With the MLP in chunks its halves are computed again one after the other, and of the
+        second a chunk at a time.
+        """
+        shape, settings, how = self.shape, self.settings, self.how
+        first = settings.tokens * costs.attention_bytes_per_token(shape, settings, how)
+        rows = min(settings.mlp_chunk or settings.tokens, settings.tokens)
+        second = rows * costs.mlp_bytes_per_token(shape, settings, how)
+        slopes = rows * costs.layer_backward_temporary(shape, settings, how)
+        # The layer's own gradient, and two of its width on their way.
+        flow = 3 * settings.tokens * costs.HALF * shape.language.hidden
+        again = self._cast if settings.activation_checkpointing else 0.0
+        if settings.mlp_chunk:
+            half = second + slopes
+            if settings.activation_checkpointing:
+                half = max(half, first + flow)
+            return again + half, flow
+        if settings.activation_checkpointing:
+            again += first + second
+        return again, slopes + flow / 3
+
+    def _forward_end(self) -> Bytes:
+        """The last layer is done: everything kept, and a layer's own temporaries."""
+        settings = self.settings
+        one = 0.0
+        if settings.activation_checkpointing or settings.mlp_chunk:
+            rows = min(settings.mlp_chunk or settings.tokens, settings.tokens)
+            one = rows * costs.layer_forward_temporary(self.shape)
+        casts = self._cast * self.layers
         return self._point(
             vision=self._kept_vision,
-            activations=self._kept_layers + self._head,
-            logits=costs.logits_bytes(self.shape, self.settings, self.how),
-            temporary=chunks,
+            activations=self._kept_layers + one,
+            temporary=casts if settings.activation_checkpointing else 0.0,
         )
+
+    def _loss(self) -> list[Bytes]:
+        """Logits, their copies and their gradient: before and after the backward pass begins."""
+        settings = self.settings
+        logits = costs.logits_bytes(self.shape, settings, self.how)
+        kept = {"vision": self._kept_vision, "activations": self._kept_layers + self._head}
+        casts = self._cast * self.layers if settings.activation_checkpointing else 0.0
+        share = self.head_gradient / self.gradients
+        first = self._point(0.0, temporary=self._cast_head + casts, logits=logits, **kept)
+        if settings.loss_chunk:
+            # The matrix's gradient grows chunk by chunk.
+            one_more = 0.0 if self.in_place else self.head_gradient
+            slopes = logits * min(1.0, 8 / self.how.chunk_bytes)
+        else:
+            one_more = self.head_gradient
+            slopes = settings.tokens * self.shape.language.vocabulary * costs.HALF
+        carried = settings.gradient_accumulation > 1 or settings.zero_stage > 0
+        if not settings.loss_chunk and not carried:
+            one_more = 0.0
+        second = self._point(share, temporary=self._cast_head + one_more, logits=slopes, **kept)
+        return [first, second]
 
     def _backward(self) -> list[Bytes]:
         """Its first layer, its last layer, the embedding, and the mining block."""
         settings = self.settings
-        again = self.layer if settings.activation_checkpointing else 0.0
-        temporary = settings.tokens * costs.layer_backward_temporary(self.shape, settings, self.how)
+        again, slopes = self._again()
         if settings.method == "qlora":
-            temporary += self._one_linear
-        one_checkpoint = settings.tokens * costs.checkpoint_bytes_per_token(self.shape)
-        head_share = self.head_gradient / self.gradients
+            slopes += self._one_linear
+        if self.full:
+            # The gradient of one matrix before it is added.
+            slopes += self._one_linear * (2 if settings.precision == "fp32" else 1)
+        kept = self._kept_layers
+        one_layer = kept / self.layers
+        embedding = 0.0 if self.in_place else self.head_gradient
         return [
             self._point(
-                head_share,
+                self.head_gradient / self.gradients,
                 vision=self._kept_vision,
-                activations=self._kept_layers + again,
-                temporary=temporary,
+                activations=kept + again,
+                temporary=slopes,
+            ),
+            self._point(
+                self._before_first_layer,
+                vision=self._kept_vision,
+                activations=one_layer + again,
+                temporary=slopes,
             ),
             self._point(
                 1.0,
                 vision=self._kept_vision,
-                activations=one_checkpoint + self.layer,
-                temporary=temporary,
+                temporary=embedding,
             ),
             self._point(
                 1.0,
                 vision=self._kept_vision,
-                activations=one_checkpoint,
-                temporary=self.head_gradient,
-            ),
-            self._point(
-                1.0,
-                vision=self._kept_vision + self._mining_again,
-                activations=one_checkpoint,
                 temporary=self._chunk * self.vision.backward,
             ),
         ]
 
+    @property
+    def _before_first_layer(self) -> float:
+        """Share of the gradients that are there when the model's first layer needs most: those of
+        its own matrices and of the projector come later.
+        """
+        language = self.shape.language
+        later = float(self.shape.projector_parameters)
+        if self.full:
+            later += language.linear_parameters / self.layers
+        width = costs.FULL if self.settings.precision == "fp32" else costs.HALF
+        return max(0.0, 1 - width * later / self.gradients)
+
     def _optimizer(self) -> Bytes:
-        """No activations; an update in fp32 of the largest tensor."""
-        settings = self.settings
+        """No activations; an update in fp32 of what is updated at once."""
         point = self._point(1.0)
         point["temporary"] = 0.0
-        if settings.precision == "fp32":
-            point["weights"] -= costs.HALF * costs.trained_parameters(self.shape, settings)
-        if settings.offload == "none":
-            point["temporary"] = self.head_gradient or float(
-                costs.HALF * self.shape.projector_parameters
-            )
+        if self.settings.offload == "none":
+            point["temporary"] = costs.update_bytes(self.shape, self.settings)
         return point

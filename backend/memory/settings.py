@@ -10,8 +10,11 @@ from backend.errors import UsageError
 Method = Literal["projector", "full", "lora", "qlora"]
 Optimizer = Literal["adamw", "adamw_bf16", "adamw_8bit", "paged_adamw_8bit"]
 Precision = Literal["fp32", "fp32_master", "bf16", "bf16_stochastic"]
-Attention = Literal["sdpa", "flash_attention_2", "eager"]
+Attention = Literal["auto", "sdpa", "flash_attention_2", "eager"]
 Offload = Literal["none", "optimizer", "optimizer_parameters"]
+
+LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""Linear layers of a decoder layer, in the order of `LanguageShape.linear_inputs_outputs`."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,15 @@ class MemorySettings:
         activation_checkpointing: Recompute decoder layers in the backward pass.
         mining_checkpointing: Recompute the mining block in the backward pass.
         tower_chunk: Pictures that pass the towers at once; 0 is all of the micro-batch.
+        mlp_chunk: Positions that pass a decoder layer's MLP at once, recomputed in the backward
+            pass; 0 is all of them.
         loss_chunk: Label positions whose logits exist at once; 0 makes logits of every position.
         label_fraction: Share of positions that carry a label.
         attention: Attention implementation.
+        compile: Fuse what the decoder layers do between their matrix products.
         lora_rank: Inner size of the adapters.
         lora_dropout: Dropout before each adapter; any value above 0 keeps copies of its input.
+        lora_targets: Linear layers of a decoder layer that get an adapter.
     """
 
     method: Method = "full"
@@ -60,11 +67,14 @@ class MemorySettings:
     activation_checkpointing: bool = True
     mining_checkpointing: bool = False
     tower_chunk: int = 0
+    mlp_chunk: int = 0
     loss_chunk: int = 0
     label_fraction: float = 0.2
     attention: Attention = "sdpa"
+    compile: bool = False
     lora_rank: int = 64
     lora_dropout: float = 0.05
+    lora_targets: tuple[str, ...] = LINEARS
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained.

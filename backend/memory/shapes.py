@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from backend.errors import InputError
 from backend.files import read_json
+from backend.memory.settings import LINEARS
 from backend.workspace import Workspace
 
 PATCH_CELLS = 8
@@ -58,9 +60,14 @@ class LanguageShape:
         norms = (2 * self.layers + 1) * self.hidden
         return self.linear_parameters + self.embedding_parameters + norms
 
-    def adapter_parameters(self, rank: int) -> int:
-        """Parameters of LoRA of this rank on every linear layer."""
-        return self.layers * rank * sum(i + o for i, o in self.linear_inputs_outputs)
+    def adapter_parameters(self, rank: int, targets: Collection[str] = LINEARS) -> int:
+        """Parameters of LoRA of this rank on these linear layers of every decoder layer."""
+        return self.layers * rank * sum(i + o for i, o in self.adapted(targets))
+
+    def adapted(self, targets: Collection[str]) -> list[tuple[int, int]]:
+        """(inputs, outputs) of the linear layers that are named."""
+        sizes = zip(LINEARS, self.linear_inputs_outputs, strict=True)
+        return [size for name, size in sizes if name in targets]
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,8 @@ class _ChunkedHead(torch.autograd.Function):
             highest = logits.amax(dim=1, keepdim=True)
             sums = logits.sub_(highest).exp_().sum(dim=1)
             losses[part] = sums.log_() + highest.squeeze(1) - right
+            # Else they would lie beside those of the next part.
+            del logits
         return losses
 
     @staticmethod

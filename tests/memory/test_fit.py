@@ -31,7 +31,7 @@ def test_the_kits_recipe_does_not_fit_24_gb_and_its_logits_are_to_blame():
     assert prediction.largest == "logits"
     first = remedies(MGM_2B, KIT)[0]
     assert first.lever == "loss_chunk"
-    assert first.saved > 10 * GIB
+    assert first.saved > 9 * GIB
     fixed = predict(MGM_2B, replace(KIT, **first.changes))
     assert verdict(fixed, 24 * GIB) == "fits"
 

@@ -15,15 +15,22 @@ from typing import Any
 import pytest
 
 from backend.errors import UsageError
-from backend.memory.costs import Implementation, trained_parameters
+from backend.memory.costs import KIT, Implementation, trained_parameters
 from backend.memory.fit import verdict
 from backend.memory.parts import GIB, PARTS
 from backend.memory.predict import predict
 from backend.memory.settings import MemorySettings
 from backend.memory.shapes import MGM_2B
 
-SCRIPT = Implementation(logit_bytes=12, direct_mining=True, adapter_bytes=4, untied_loading=True)
-REFERENCE = Implementation(logit_bytes=8, direct_mining=True)
+SCRIPT = Implementation(
+    logit_bytes=12,
+    chunk_bytes=14,
+    direct_mining=True,
+    in_place=False,
+    adapter_bytes=4,
+    untied_loading=True,
+)
+REFERENCE = KIT
 CHUNKED: dict[str, Any] = {"loss_chunk": 512}
 LEAN: dict[str, Any] = {**CHUNKED, "tower_chunk": 1, "mining_checkpointing": True}
 

@@ -7,29 +7,11 @@ from typing import Any
 
 from backend.errors import UsageError
 from backend.memory.settings import MemorySettings
+from backend.training.presets import PRESETS
 
 GLOBAL_BATCH = {"pretrain": 256, "finetune": 128}
 """The kit's, per stage."""
-KIT: dict[str, dict[str, Any]] = {
-    "pretrain": {
-        "method": "projector",
-        "precision": "fp32_master",
-        "zero_stage": 2,
-        "offload": "optimizer",
-        "model_max_length": 2048,
-        "micro_batch_size": 4,
-        "activation_checkpointing": True,
-    },
-    "finetune": {
-        "method": "full",
-        "precision": "fp32_master",
-        "zero_stage": 2,
-        "offload": "optimizer",
-        "model_max_length": 2048,
-        "micro_batch_size": 4,
-        "activation_checkpointing": True,
-    },
-}
+KIT: dict[str, Any] = {**PRESETS["kit"], "model_max_length": 2048}
 """The kit's recipe, as far as memory depends on it: what a parameter is that nobody names."""
 RENAMED = {"positions": "model_max_length"}
 """Settings whose parameter has another name."""
@@ -42,14 +24,16 @@ def settings_of(stage: str, parameters: dict[str, Any]) -> MemorySettings:
 
     Args:
         stage: `pretrain` or `finetune`.
-        parameters: Of the stage; those that are missing have the kit's values.
+        parameters: Of the stage; those that are missing have their preset's values, or the kit's.
 
     Raises:
         UsageError: The stage does not train, or the parameters contradict each other.
     """
-    if stage not in KIT:
+    if stage not in GLOBAL_BATCH:
         raise UsageError("only pretrain and finetune are planned.", place=stage)
-    values = KIT[stage] | {key: value for key, value in parameters.items() if value is not None}
+    chosen = PRESETS.get(str(parameters.get("preset", "custom")), {})
+    given = {key: value for key, value in parameters.items() if value is not None}
+    values = {**KIT, **chosen, **given}
     if stage == "pretrain":
         values["method"] = "projector"
     known = {

@@ -45,6 +45,11 @@ class Gate:
             if turn is not None:
                 os.close(turn)
 
+    def pass_by(self) -> None:
+        """Wait while somebody is alone or wants to be, and hold nothing afterwards."""
+        if self.folder is not None:
+            os.close(self._take("turnstile", fcntl.LOCK_SH))
+
     @contextmanager
     def _beside(self) -> Iterator[None]:
         turnstile = self._take("turnstile", fcntl.LOCK_SH)

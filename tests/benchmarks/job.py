@@ -15,6 +15,7 @@ import os  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
 import traceback  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
 from contextlib import ExitStack, suppress  # noqa: E402
 from importlib import import_module  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -107,6 +108,7 @@ def train(asked: dict[str, Any], folder: Path) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "losses": [step.get("loss") for step in steps],
         "norms": [step.get("grad_norm") for step in steps],
+        "step_peaks": [step.get("memory_allocated_peak") for step in steps],
         "samples_per_second": [step.get("samples_per_second") for step in steps],
         "events": [event for event in events if event.get("level") != "info"][:10],
         "artifacts": sorted(path.name for path in run.artifacts.iterdir()),
@@ -180,6 +182,8 @@ class Watch:
             total = torch.cuda.mem_get_info()[1]
             torch.cuda.set_per_process_memory_fraction(min(1.0, self.job.cap_gib * GIB / total))
 
+        from backend.mgm.assembly import Filler
+        from backend.training import trainer as training
         from backend.training.trainer import Trainer
 
         watch = self
@@ -191,12 +195,24 @@ class Watch:
                 reset(*arguments, **options)
 
             torch.cuda.reset_peak_memory_stats = keep_and_reset
-        build, one_step = Trainer.__init__, Trainer._one_step
+        build, one_step, fill = Trainer.__init__, Trainer._one_step, Filler.fill
+        choose_layout = training.choose_layout
 
-        def build_beside_others(trainer: Any, *arguments: Any, **options: Any) -> None:
+        def fill_between_others(filler: Any, weights: Any, **options: Any) -> None:
+            def one_by_one() -> Iterator[Any]:
+                for item in weights:
+                    watch.gate.pass_by()
+                    yield item
+
+            fill(filler, one_by_one(), **options)
+
+        def choose_beside_others(*arguments: Any, **options: Any) -> Any:
             with watch.gate.shared():
-                build(trainer, *arguments, **options)
-                _finish_device_work()
+                return choose_layout(*arguments, **options)
+
+        def build_and_watch(trainer: Any, *arguments: Any, **options: Any) -> None:
+            build(trainer, *arguments, **options)
+            _finish_device_work()
             watch.enter("steps")
             watch.hold_back(trainer.engine)
 
@@ -206,7 +222,8 @@ class Watch:
             watch.after_step(trainer.parameters.global_batch_size)
             return answer
 
-        Trainer.__init__, Trainer._one_step = build_beside_others, timed_step
+        Trainer.__init__, Trainer._one_step = build_and_watch, timed_step
+        Filler.fill, training.choose_layout = fill_between_others, choose_beside_others
 
     def hold_back(self, engine: Any) -> None:
         """Let others be alone between two micro-batches."""

@@ -176,14 +176,14 @@ def _border(card: int, name: str, preset: str, positions: int, **options: Any) -
 def border_jobs() -> list[Job]:
     """Configurations close to what common cards hold, each in a process that has no more."""
     return [
-        _border(8, "qlora-below", QLORA, 1024),
-        _border(8, "qlora-above", QLORA, 1600),
-        _border(12, "lora-below", LORA, 1200),
-        _border(12, "lora-above", LORA, 2048),
-        _border(16, "full-below", FULL, 1200),
-        _border(16, "full-above", FULL, 2048, micro=6),
-        _border(24, "full-8bit-below", FULL24, 1200),
-        _border(24, "full-8bit-above", FULL24, 2048, micro=6),
+        _border(8, "qlora-below", QLORA, 1200, mlp_chunk=0),
+        _border(8, "qlora-above", QLORA, 1024, micro=8, mining_checkpointing=False),
+        _border(12, "lora-below", LORA, 700, micro=8, mining_checkpointing=False),
+        _border(12, "lora-above", LORA, 1200, micro=10, mining_checkpointing=False),
+        _border(16, "full-below", FULL, 1024, activation_checkpointing=False),
+        _border(16, "full-above", FULL, 2048, activation_checkpointing=False),
+        _border(24, "full-8bit-below", FULL24, 850, loss_chunk=0),
+        _border(24, "full-8bit-above", FULL24, 1400, loss_chunk=0),
     ]
 
 

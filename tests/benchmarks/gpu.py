@@ -28,7 +28,7 @@ SAMPLES = 300
 THUMBNAIL = 160
 """Pixels of the learner's pictures: its towers read 128."""
 SMALL_NEED, LEARNER_NEED = 1.0, 4.0
-MARGIN = 2.0
+MARGIN = 1.5
 """GiB of the device that stay free."""
 
 

@@ -18,8 +18,10 @@ from typing import Any, TextIO
 from tests.benchmarks.configurations import Job
 
 GIB = 2**30
-EACH = 1.5
+EACH = 1.1
 """GiB that a process takes beside its own peak: context, and what a prediction may be short."""
+MORE = 8.0
+"""GiB that are added when a job without a cap ran out of memory: others may have been the cause."""
 AT_ONCE = 8
 LANES = {"speed": 1, "learn": 3, "fit": 2, "start": 1, "kit": 1}
 """How many of a group run at once; other groups know no limit of their own."""
@@ -122,7 +124,7 @@ class Scheduler:
             group = [item for item in self.running if item.job.group == job.group]
             if len(group) >= LANES.get(job.group, self.at_once):
                 continue
-            needed = self._room_of(job)
+            needed = self._room_of(job) + MORE * tries
             taken = sum(item.room for item in self.running)
             if self.running and taken + reserved + needed > self.room:
                 # What lies in a long run's shadow anyway waits for its end without keeping room.
@@ -202,13 +204,20 @@ class Scheduler:
         self.logs.flush()
         told = self._told(result)
         print(f"{result['ended_at']:6.1f} s  {state:8} {item.job.name}  {told}", flush=True)
-        if state == "oom" and item.job.again and not cause:
-            change, *rest = item.job.again
-            parameters = {**item.job.parameters, **change}
-            smaller = replace(item.job, parameters=parameters, again=tuple(rest))
-            self.waiting.insert(0, (smaller, item.tries + 1))
+        if state == "oom" and not cause and self._again(item):
             return
         self.ended[item.job.name] = state
+
+    def _again(self, item: Running) -> bool:
+        """Try with less; what has no cap and nothing less gets a second chance with more room."""
+        job = item.job
+        if job.again:
+            change, *rest = job.again
+            job = replace(job, parameters={**job.parameters, **change}, again=tuple(rest))
+        elif job.cap_gib is not None or item.tries:
+            return False
+        self.waiting.insert(0, (job, item.tries + 1))
+        return True
 
     def _told(self, result: dict[str, Any]) -> str:
         """A few words for the console."""

@@ -51,6 +51,13 @@ def test_what_needs_too_much_is_tried_again_with_less(tmp_path: Path):
     ]  # fmt: skip
 
 
+def test_who_has_no_cap_gets_one_more_chance_with_more_room(tmp_path: Path):
+    _, results = run(tmp_path, job("free", micro=4), job("capped", micro=4, cap_gib=8.0))
+    assert sorted((result["name"], result["try"]) for result in results) == [
+        ("capped", 0), ("free", 0), ("free", 1),
+    ]  # fmt: skip
+
+
 def test_no_more_run_at_once_than_the_device_holds(tmp_path: Path):
     jobs = [job(str(number), seconds=0.4) for number in range(4)]
     _, results = run(tmp_path, *jobs, room=24, need=10)

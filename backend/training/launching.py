@@ -101,7 +101,8 @@ def command(parameters: TrainingParameters, run: Path) -> list[str]:
         ]  # fmt: skip
     return [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nnodes", "1",
-        "--nproc-per-node", count, "--max-restarts", "0", "-m", WORKER, str(run),
+        "--local-addr", "127.0.0.1", "--nproc-per-node", count, "--max-restarts", "0",
+        "-m", WORKER, str(run),
     ]  # fmt: skip
 
 

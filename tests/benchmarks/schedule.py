@@ -158,6 +158,7 @@ class Scheduler:
         environment = {
             **os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(job.threads),
             "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
+            "NCCL_SOCKET_IFNAME": "lo", "GLOO_SOCKET_IFNAME": "lo",
         }  # fmt: skip
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,

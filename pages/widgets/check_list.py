@@ -42,7 +42,10 @@ def _check(check: Mapping[str, Any], prefix: str) -> str:
     state, key = _state(check), f"check.{prefix}{check['name']}"
     title = known_text(f"{key}.title", str(check["name"]))
     total, count = check.get("total"), check.get("count")
-    figures = t("checks.figures", count=f"{count:,}", total=f"{total:,}") if total else ""
+    figures = ""
+    if total:
+        form = "checks.figures" if count and state != "passed" else "checks.looked_at"
+        figures = t(form, count=f"{count:,}", total=f"{total:,}")
     values = ", ".join(
         f"{known_text(f'checks.value.{name}', str(name))} {number(value)}"
         for name, value in (check.get("values") or {}).items()

@@ -56,7 +56,7 @@ def draft(workspace: Workspace, name: str) -> Draft:
 
 def templates(workspace: Workspace, key: str) -> str:
     """The recipes with one line of what each is good for."""
-    names = recipe_names(workspace)
+    names = sorted(recipe_names(workspace), key=lambda name: (name != _USUAL, name))
     usual = _USUAL if _USUAL in names else names[0]
     asked = st.query_params.get("recipe", usual)
     if (saved := st.session_state.pop(f"{key} next", None)) in names:
@@ -86,7 +86,7 @@ def template_line(name: str) -> str:
 def step_list(
     current: Draft, catalogue: Catalogue | None, counted: Sequence[FunnelStep] = ()
 ) -> int:
-    """The operators in their order, with buttons to move, remove and add.
+    """The operators in their order; the chosen one can be moved and removed, others be added.
 
     Args:
         current: The draft.
@@ -97,20 +97,20 @@ def step_list(
         The chosen step's place.
     """
     chosen = min(st.session_state.get(_CHOSEN, 0), max(len(current.steps) - 1, 0))
-    for place, step in enumerate(current.steps):
-        with st.container(horizontal=True, gap=None, vertical_alignment="center"):
+    with st.container(gap="xxsmall"):
+        for place, step in enumerate(current.steps):
             st.button(
                 f"{place + 1}\\. {escape(step.name)}{_counts(step.name, place, counted)}",
                 key=f"step-{place}",
                 type="secondary" if place == chosen else "tertiary",
-                width="stretch",
                 on_click=_choose,
                 args=(place,),
             )
-            _tool("arrow_upward", "synthesis.up", place, place > 0, _move, current, -1)
-            last = len(current.steps) - 1
-            _tool("arrow_downward", "synthesis.down", place, place < last, _move, current, 1)
-            _tool("close", "synthesis.remove", place, last > 0, _remove, current)
+    with st.container(horizontal=True, gap="small"):
+        last = len(current.steps) - 1
+        _tool("arrow_upward", "synthesis.up", chosen, chosen > 0, _move, current, -1)
+        _tool("arrow_downward", "synthesis.down", chosen, chosen < last, _move, current, 1)
+        _tool("close", "synthesis.remove", chosen, last > 0, _remove, current)
     _add(current, catalogue, chosen)
     return chosen
 
@@ -222,10 +222,9 @@ def _tool(
     symbol: str, label: str, place: int, enabled: bool, action: Any, current: Draft, *more: int
 ) -> None:
     st.button(
-        "",
+        t(label),
         key=f"{symbol}-{place}",
         icon=f":material/{symbol}:",
-        help=t(label),
         type="tertiary",
         disabled=not enabled,
         on_click=action,

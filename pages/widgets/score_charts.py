@@ -6,15 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
-from pages.widgets.text import t
+from pages.widgets.text import number, t
 from store.funnel import FunnelStep
 from store.metrics import Curve
 from store.statistics import Histogram
 
 CONFIG = {"displaylogo": False, "displayModeBar": False}
 QUIET = "#8A8F98"
+_FEWEST_BINS = 9
+"""Bins drawn of a histogram, so that a statistic that never varies is a line and not a block."""
 _ROW = 28
 """Pixels of one horizontal bar."""
 
@@ -133,20 +136,32 @@ def loss_curves(curves: Sequence[tuple[str, str, Curve]], step: str, loss: str) 
 
 def quality(histogram: Histogram, name: str, ours: str, theirs: str) -> go.Figure:
     """One statistic: bars of this version, a stepped line of what it is compared with."""
-    centers = (histogram.edges[1:] + histogram.edges[:-1]) / 2
+    seen = np.flatnonzero((histogram.ours > 0) | (histogram.theirs > 0))
+    first, last = (int(seen[0]), int(seen[-1])) if len(seen) else (0, 0)
+    room = max(0, _FEWEST_BINS - (last - first + 1) + 1) // 2
+    first, last = max(0, first - room), min(len(histogram.ours) - 1, last + room)
+    # Bins of equal width, whatever their edges: some statistics span powers of ten.
+    bins, edges = np.arange(first, last + 1), histogram.edges
+    spans = [f"{_edge(edges[i])} – {_edge(edges[i + 1])}" for i in bins]
     figure = go.Figure()
     figure.add_bar(
-        x=centers, y=100 * histogram.ours, name=_shown(ours), marker={"color": "#0072B2"},
-        opacity=0.75, hovertemplate="%{x:.3g}: %{y:.1f} %",
+        x=bins, y=100 * histogram.ours[bins], name=_shown(ours), marker={"color": "#0072B2"},
+        opacity=0.75, customdata=spans, hovertemplate="%{customdata}: %{y:.1f} %",
     )  # fmt: skip
     if histogram.theirs.any():
         figure.add_scatter(
-            x=centers, y=100 * histogram.theirs, name=_shown(theirs), mode="lines",
+            x=bins, y=100 * histogram.theirs[bins], name=_shown(theirs), mode="lines",
             line={"color": "#E69F00", "shape": "hvh", "width": 2},
-            hovertemplate="%{x:.3g}: %{y:.1f} %",
+            customdata=spans, hovertemplate="%{customdata}: %{y:.1f} %",
         )  # fmt: skip
+    ticks = np.arange(first, last + 2, -(-len(bins) // 4))
     figure.update_yaxes(ticksuffix=" %", nticks=4, rangemode="tozero")
-    figure.update_xaxes(nticks=5)
+    figure.update_xaxes(
+        tickvals=ticks - 0.5,
+        ticktext=[_edge(edges[i]) for i in ticks],
+        showgrid=False,
+        range=(first - 0.6, last + 0.6),
+    )
     return figure.update_layout(
         height=210,
         bargap=0.05,
@@ -154,6 +169,10 @@ def quality(histogram: Histogram, name: str, ours: str, theirs: str) -> go.Figur
         showlegend=False,
         margin={"l": 8, "r": 8, "t": 36, "b": 8},
     )
+
+
+def _edge(value: float) -> str:
+    return number(int(value) if float(value).is_integer() else float(value))
 
 
 def funnel(steps: Sequence[FunnelStep]) -> go.Figure:
@@ -186,8 +205,13 @@ def funnel(steps: Sequence[FunnelStep]) -> go.Figure:
 def _funnel_text(step: FunnelStep) -> str:
     if step.state != "finished" or step.after is None:
         return t(f"synthesis.funnel.{step.state}")
-    change = "" if step.before is None else f"  ({step.after - step.before:+,})"
-    return f"{step.after:,}{change}"
+    gone = 0 if step.before is None else step.before + (step.created or 0) - step.after
+    changes = [f"-{gone:,}"] if gone else []
+    changes += [f"+{step.created:,}"] if step.created else []
+    changes += (
+        [t("synthesis.funnel.rewritten", count=f"{step.rewritten:,}")] if step.rewritten else []
+    )
+    return f"{step.after:,}" + (f"  ({', '.join(changes)})" if changes else "")
 
 
 def _seconds(seconds: float | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from backend.files import write_json
@@ -17,6 +18,9 @@ from backend.synthesis.catalogue import (
     catalogue_version,
 )
 from backend.workspace import Workspace
+from pages.widgets.score_charts import funnel, quality
+from store.funnel import FunnelStep
+from store.statistics import Histogram
 from tests.evaluation.samples import make_run
 from tests.explored import COUNT, RECIPE, add_clean, add_seed
 from tests.pages.browsing import HOSTILE, markup, sound, visit, words
@@ -170,3 +174,42 @@ def test_before_any_synthesis_the_page_names_the_one_step(workspace, monkeypatch
     app = visit("synthesis", workspace, monkeypatch, part="runs")
     sound(next(b for b in app.button if b.label == "Recipe").click().run())
     assert steps(app)
+
+
+def test_a_recipe_that_recaptions_asks_for_a_checkpoint_and_takes_the_newest(
+    workspace, monkeypatch
+):
+    def preview_button(app):
+        return next(b for b in app.button if b.label == "Preview 20 samples")
+
+    app = visit("synthesis", workspace, monkeypatch, recipe="synthesis", part="recipe")
+    assert preview_button(app).disabled
+    assert "Run the baseline first" in app.info[0].value
+    for name in ("20261124-000000-finetune-old", "20261124-000001-finetune-new"):
+        run = make_run(workspace, "finetune", name)
+        write_json(run.artifacts / "config.json", {})
+    app = visit("synthesis", workspace, monkeypatch, recipe="synthesis", part="recipe")
+    assert not preview_button(app).disabled
+    assert app.selectbox(key="preview-captioner").value == "20261124-000001-finetune-new"
+    assert any("captioner=20261124-000001-finetune-new" in block.value for block in app.code)
+
+
+def test_a_statistic_over_powers_of_ten_has_bars_of_one_width():
+    edges = np.geomspace(1, 1000, 31)
+    ours = np.zeros(30)
+    ours[[0, 29]] = 0.5
+    figure = quality(Histogram("sharpness", edges, ours, np.zeros(30), 5.0, None, None), "", "", "")
+    assert list(figure.data[0].x) == list(range(30))
+    assert figure.layout.xaxis.ticktext[0] == "1"
+    constant = np.zeros(30)
+    constant[3] = 1.0
+    figure = quality(Histogram("side", edges, constant, np.zeros(30), 2.0, None, None), "", "", "")
+    assert len(figure.data[0].x) > 5
+    assert max(figure.data[0].y) == 100
+
+
+def test_the_funnel_tells_what_was_dropped_created_and_rewritten():
+    step = FunnelStep("m", "finished", before=10, after=11, rewritten=4, created=3)
+    assert funnel([step]).data[0].text == ("11  (-2, +3, 4 rewritten)",)
+    still = FunnelStep("f", "finished", before=10, after=10, dropped=0, rewritten=0, created=0)
+    assert funnel([still]).data[0].text == ("10",)

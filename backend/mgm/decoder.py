@@ -40,6 +40,8 @@ class MGMGemmaModel(GemmaModel):
         mlp_chunk: Positions that pass a decoder layer's MLP at once in `decode`, each chunk
             computed again in the backward pass; 0 is all of them.
         gradients_in_place: See `embed_in_place`.
+        uniform: A batch without pictures passes the towers and the mining layers as well, with a
+            blank: processes that share out the weights of these layers meet in each of them.
     """
 
     config_class = MGMConfig
@@ -58,6 +60,7 @@ class MGMGemmaModel(GemmaModel):
         self.mining_checkpointing = False
         self.mlp_chunk = 0
         self.gradients_in_place = False
+        self.uniform = False
         self._attend: Callable[..., Tensor] = attend
         self._feed: Callable[..., Tensor] = feed
 
@@ -167,6 +170,14 @@ class MGMGemmaModel(GemmaModel):
         tokens: Tensor = self.mm_projector(mined)
         return tokens
 
+    def _blank_tokens(self) -> Tensor:
+        """`_no_image_tokens` by way of a blank picture through every layer."""
+        config, weight = self.config, self.mm_projector[0].weight
+        views = (config.image_grid**2 + config.image_global,) if config.image_grid > 1 else ()
+        low = weight.new_zeros((1, *views, 3, config.image_size, config.image_size))
+        high = weight.new_zeros((1, 3, config.image_size_aux, config.image_size_aux))
+        return self.encode_images(low, high)[:0]
+
     def _embed(self, ids: Tensor) -> Tensor:
         """Scaled embeddings (T, hidden) of ids (T,) on the host."""
         table = self.embed_tokens
@@ -258,7 +269,7 @@ class MGMGemmaModel(GemmaModel):
             raise InputError("a placeholder has no picture.", place="images")
         shown = used_pictures(counts, len(given)) if given is not None else []
         if not shown:
-            tokens = self._no_image_tokens()
+            tokens = self._blank_tokens() if self.uniform else self._no_image_tokens()
         elif image_tokens is not None:
             tokens = image_tokens[shown]
         elif images is not None and images_aux is not None:

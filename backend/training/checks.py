@@ -104,6 +104,13 @@ def _zero_problems(parameters: TrainingParameters) -> list[Problem]:
         problems.append(Problem("error", "zero_precision", chosen, "precision"))
     if stage == 3 and parameters.trained_part == "qlora":
         problems.append(Problem("error", "zero3_quantized", {}, "zero_stage"))
+    if stage == 3 and parameters.devices > 1:
+        # Processes gather each layer together, so all must pass it equally often.
+        problems += [
+            Problem("error", "zero3_chunks", {"field": field}, field)
+            for field in ("tower_chunk", "mlp_chunk")
+            if getattr(parameters, field)
+        ]
     if stage == 3 and parameters.compile:
         problems.append(Problem("error", "zero3_compiled", {}, "compile"))
     return problems

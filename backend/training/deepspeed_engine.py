@@ -57,6 +57,7 @@ class DeepSpeedEngine:
         self.trained = [value.numel() for value in named.values()]
         loss = LossModel(model, parameters, device, in_place=False)
         if self.sharded:
+            model.model.uniform = True
             # The loss reads the head without calling it, so ZeRO-3 has to be told.
             deepspeed.zero.register_external_parameter(loss, model.lm_head.weight)
         optimizer = _optimizer(list(named.values()), parameters, device, tell)

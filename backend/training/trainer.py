@@ -14,6 +14,7 @@ from torch import Tensor
 
 from backend.errors import InputError
 from backend.files import append_line, read_lines
+from backend.memory.expectation import write_expectation
 from backend.memory.health import conclude, judge
 from backend.mgm.adapters import Lora
 from backend.mgm.checkpoints import MGM
@@ -24,6 +25,7 @@ from backend.training.compiling import compile_layers, left_as_they_are
 from backend.training.data import Collator, MicroBatch, Unreadable, prefetch, read_samples
 from backend.training.device import choose_layout, forget_peaks, memory, training_device
 from backend.training.engine import Engine, PlainEngine
+from backend.training.longest import expectation
 from backend.training.loss import Loss
 from backend.training.model import build
 from backend.training.order import DataOrder
@@ -119,6 +121,9 @@ class Trainer:
         self.collator = Collator(
             samples, job.source.image_root, self.mgm.processor, parameters.image_mode
         )
+        self.expected = expectation(context.workspace, parameters, self.collator, self.device)
+        if self.ranks.first:
+            write_expectation(context.artifacts, *self.expected)
         self.layouts = choose_layout(
             self.mgm.model.model.vision_tower_aux,
             self.device,

@@ -14,6 +14,7 @@ from backend.memory.bindings import parameters_of, settings_of
 from backend.memory.cards import box
 from backend.memory.costs import KIT, SYNTHLOOP, Implementation
 from backend.memory.deaths import Sign, last_attempt, last_sign, sign_of
+from backend.memory.expectation import FILE
 from backend.memory.fit import LEVERS, Option, fit
 from backend.memory.frames import NOWHERE, Place, Trace, place_of, traces
 from backend.memory.kit_command import kit_configuration
@@ -37,8 +38,6 @@ MUCH_HOST = 16 * GIB
 """Predicted main memory below which a kill is not held for the kernel's want of memory."""
 LESS_HOST = 0.8
 """Of the main memory that was too much, what the ways out may take."""
-EXPECTED = "memory.json"
-"""What a training stage expects to need: positions, label_fraction, predicted_peak …"""
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,8 @@ def explain_run(workspace: Workspace, run: Run) -> Explanation | None:
     spec = run.spec
     try:
         settings = run_settings(run)
-        configuration = (spec.stage, settings, ModelShape.of_workspace(workspace), SYNTHLOOP)
+        stage = str(spec.parameters.get("trains", spec.stage))
+        configuration = (stage, settings, ModelShape.of_workspace(workspace), SYNTHLOOP)
     except SynthLoopError:
         # Not a training stage, or its model is gone: then nothing is predicted.
         configuration = None
@@ -189,8 +189,8 @@ def run_settings(run: Run) -> MemorySettings:
     """
     spec = run.spec
     parameters = dict(spec.parameters)
-    settings = settings_of(str(parameters.get("stage", spec.stage)), parameters)
-    path = run.artifacts / EXPECTED
+    settings = settings_of(str(parameters.get("trains", spec.stage)), parameters)
+    path = run.artifacts / FILE
     known = read_json(path) if path.is_file() else {}
     changes = {
         name: known[name]

@@ -1,0 +1,102 @@
+"""Measure a few real training steps: the longest batch, at the chosen configuration, here."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Literal
+
+from backend.files import write_json
+from backend.memory.probes import ratio, record
+from backend.stages import finetune
+from backend.stages.base import Problem, StageContext, parameter, stage_main
+from backend.training.checks import training_problems
+from backend.training.parameters import TrainingParameters
+from backend.workspace import Workspace
+
+if TYPE_CHECKING:
+    from backend.memory.measuring import Measured
+    from backend.memory.parts import Prediction
+    from backend.memory.settings import MemorySettings
+
+STEPS = 3
+MICRO_BATCHES = 2
+"""Of each step, at most."""
+
+
+class Parameters(finetune.Parameters):
+    """A training's own, and which one it is."""
+
+    trains: Literal["finetune", "pretrain"] = parameter("finetune", fold="recipe")
+
+
+def preflight(workspace: Workspace, parameters: Parameters) -> list[Problem]:
+    """What the training's preflight finds, and what a probe cannot measure."""
+    found = []
+    if parameters.launched:
+        found.append(Problem("error", "probe_alone", {}, "zero_stage"))
+    return [*found, *training_problems(workspace, _training(parameters), stage=parameters.trains)]
+
+
+def main(context: StageContext, parameters: Parameters) -> None:
+    """Write artifacts/probe.json, and keep what it measured for later predictions."""
+    from backend.memory.measuring import metered
+    from backend.training.probing import ProbedTrainer
+
+    training = _training(parameters)
+    module = importlib.import_module(f"backend.stages.{parameters.trains}")
+    job = module.job(context.workspace, training)
+    # The second micro-batch finds the gradients of the first, as every later one does.
+    few = min(MICRO_BATCHES, training.micro_batches) * training.micro_batch_size
+    trainer = ProbedTrainer(context, training.model_copy(update={"global_batch_size": few}), job)
+    settings, prediction = trainer.expected
+    with metered(trainer.engine, trainer.meter):
+        for step in range(STEPS):
+            context.check_stop()
+            trainer.probe_step()
+    trainer.log.flush()
+            context.progress(step + 1, STEPS, "steps")
+    write_result(
+        context, parameters, settings, prediction, trainer.meter.found, trainer.device_name
+    )
+
+
+def write_result(
+    context: StageContext,
+    parameters: Parameters,
+    settings: MemorySettings,
+    prediction: Prediction,
+    measured: Measured,
+    device: str | None,
+) -> None:
+    """Keep a probe's figures beside its run and, of a GPU, among the workspace's probes."""
+    peak = measured.peak_allocated
+    factor = None
+    if device is not None and peak is not None:
+        factor = ratio(prediction, peak)
+    result: dict[str, Any] = {
+        "device": device,
+        "stage": parameters.trains,
+        "settings": vars(settings),
+        "predicted": prediction.to_dict(),
+        "measured": measured.to_dict(),
+        "ratio": factor,
+    }
+    write_json(context.artifacts / "probe.json", result)
+    if device is None or factor is None:
+        context.event("info", "probe_host_only")
+        return
+    context.event("info", "probe_measured", device=device, ratio=f"{factor:.3f}")
+    kept = {key: result[key] for key in ("stage", "settings", "measured", "ratio")}
+    record(context.workspace, device, {"run": context.run.id, **kept})
+
+
+def _training(parameters: Parameters) -> TrainingParameters:
+    """The parameters of the training stage alone."""
+    module = importlib.import_module(f"backend.stages.{parameters.trains}")
+    kind: type[TrainingParameters] = module.Parameters
+    values = parameters.model_dump()
+    return kind.model_validate({name: values[name] for name in kind.model_fields})
+
+
+if __name__ == "__main__":
+    stage_main(Parameters, main)

@@ -1,0 +1,167 @@
+"""The probe runs the real training code on the longest samples, and says what it measured."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from backend.errors import SynthLoopError
+from backend.files import read_json, read_lines
+from backend.memory.expectation import Length, longest_micro_batch
+from backend.memory.measuring import Meter, metered
+from backend.memory.predict import predict
+from backend.memory.probes import correction, probes_path
+from backend.memory.shapes import MGM_2B, ModelShape
+from backend.runs import Run
+from backend.stages import probe
+from backend.workspace import Workspace
+from tests.training.small import make_workspace, new_run, seen, set_state, train, trained
+
+DEVICE = "Test card"
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return make_workspace(tmp_path_factory.mktemp("probe"))
+
+
+@pytest.fixture(scope="module")
+def probed(space: Workspace) -> Run:
+    return trained(space, "probe", method="lora", lora_rank=4, global_batch_size=16)
+
+
+def test_three_steps_on_the_longest_samples(space: Workspace, probed: Run) -> None:
+    assert [row["step"] for row in read_lines(probed.metrics_path)] == [1, 2, 3]
+    longest = {name for _, name, _ in seen(probed)}
+    assert len(longest) == 2
+    assert len(seen(probed)) == 3 * 2 * 2
+    expected = read_json(probed.artifacts / "memory.json")
+    shape = ModelShape.of_workspace(space)
+    # 'What color?', a picture, and an answer of three words, letter by letter.
+    assert expected["positions"] > shape.image_tokens
+    assert 0 < expected["label_fraction"] < 0.5
+
+
+def test_nothing_of_the_training_is_left(probed: Run) -> None:
+    assert sorted(path.name for path in probed.artifacts.iterdir()) == ["memory.json", "probe.json"]
+
+
+def test_without_a_gpu_main_memory_is_measured_and_nothing_is_corrected(
+    space: Workspace, probed: Run
+) -> None:
+    found = read_json(probed.artifacts / "probe.json")
+    assert (found["device"], found["ratio"]) == (None, None)
+    measured = found["measured"]
+    assert (measured["weights"], measured["peak_allocated"], measured["moments"]) == (
+        None,
+        None,
+        {},
+    )
+    assert 0 < measured["host_before"] <= measured["host_peak"]
+    assert found["predicted"]["peak_allocated"] > 0
+    assert not probes_path(space).exists()
+    assert [event["code"] for event in probed.events()][-1] == "probe_host_only"
+
+
+def test_pretraining_can_be_probed(space: Workspace) -> None:
+    run = trained(space, "probe", trains="pretrain", precision="bf16_stochastic")
+    assert read_json(run.artifacts / "probe.json")["settings"]["method"] == "projector"
+
+
+def test_what_a_gpu_measures_corrects_its_later_predictions(space: Workspace, probed: Run) -> None:
+    found = read_json(probed.artifacts / "probe.json")
+    settings = probe.Parameters.model_validate(probed.spec.parameters)
+    prediction = predict(MGM_2B, settings_of(found))
+    meter = Meter()
+    moving = prediction.peak_allocated - sum(
+        prediction.parts[name] for name in ("weights", "gradients", "optimizer")
+    )
+    meter.found.moments = {"backward": prediction.peak_allocated + round(0.1 * moving)}
+    context = _context(space, new_run(space, "probe"))
+    probe.write_result(context, settings, settings_of(found), prediction, meter.found, DEVICE)
+    corrected = correction(space, DEVICE)
+    assert (corrected.count, corrected.device) == (1, DEVICE)
+    assert corrected.factor == pytest.approx(1.1, abs=0.01)
+    assert correction(space, "Another card").factor == 1.0
+    assert read_json(context.artifacts / "probe.json")["ratio"] == pytest.approx(1.1, abs=0.01)
+
+
+def test_moments_are_told_apart_and_the_engine_is_left_as_it_was(space: Workspace) -> None:
+    from backend.stages import finetune
+    from backend.training.probing import ProbedTrainer
+
+    run = new_run(space, "probe", method="lora", lora_rank=4)
+    values = finetune.Parameters.model_validate(
+        {**run.spec.parameters, "global_batch_size": 2, "micro_batch_size": 2}
+    )
+    trainer = ProbedTrainer(_context(space, run), values, finetune.job(space, values))
+    entered: list[str] = []
+    meter = Recorder(entered)
+    before = trainer.engine.micro_batch
+    with metered(trainer.engine, meter):
+        trainer.probe_step()
+    assert entered == ["vision", "forward", "loss", "backward", "vision", "optimizer"]
+    assert trainer.engine.micro_batch == before
+
+
+class Recorder(Meter):
+    def __init__(self, entered: list[str]) -> None:
+        super().__init__()
+        self.entered = entered
+
+    def enter(self, moment: str) -> None:
+        self.entered.append(moment)
+        super().enter(moment)
+
+
+def test_several_processes_are_refused_with_a_reason(space: Workspace) -> None:
+    values = probe.Parameters.model_validate(
+        {"data": str(space.asset("finetune_pairs")), "zero_stage": 2}
+    )
+    codes = [problem.code for problem in probe.preflight(space, values)]
+    assert codes == ["probe_alone"]
+
+
+def test_a_missing_file_is_found_before_the_start(space: Workspace) -> None:
+    values = probe.Parameters.model_validate({"data": "nowhere.json"})
+    assert [p.level for p in probe.preflight(space, values)] == ["error"]
+    run = new_run(space, "probe", data="nowhere.json")
+    with pytest.raises(SynthLoopError, match="nowhere"):
+        train(space, run)
+
+
+def test_the_longest_are_found_by_tokens_not_by_words() -> None:
+    class Sample:
+        def __init__(self, length: int) -> None:
+            self.length = length
+
+    samples = [Sample(3), Sample(-700), Sample(5), Sample(4)]
+    lengths = [Length(600, 4, 1), Length(120, 90, 0), Length(590, 6, 1), Length(610, 10, 1)]
+    found = longest_micro_batch(samples, 2, 576, lambda index: lengths[index])
+    assert found.indices == (3, 0)
+    assert (found.positions, found.images_per_sample) == (610, 1)
+    assert found.label_fraction == pytest.approx(14 / (2 * 610))
+    assert len(longest_micro_batch(samples[:1], 4, 576, lambda i: lengths[i]).indices) == 4
+
+
+def settings_of(found: dict) -> object:
+    from backend.memory.settings import MemorySettings
+
+    values = found["settings"]
+    return MemorySettings(**{**values, "lora_targets": tuple(values["lora_targets"])})
+
+
+def _context(space: Workspace, run: Run):
+    from backend.runs import State
+    from backend.stages.base import StageContext
+
+    set_state(run, State.RUNNING)
+    return StageContext(space, run)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_every_part_is_measured(space: Workspace) -> None:
+    run = trained(space, "probe", method="full", precision="bf16_stochastic")
+    measured = read_json(run.artifacts / "probe.json")["measured"]
+    assert set(measured["moments"]) >= {"vision", "forward", "loss", "backward", "optimizer"}
+    assert 0 < measured["weights"] <= measured["peak_allocated"] <= measured["peak_reserved"]

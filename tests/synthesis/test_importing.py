@@ -7,7 +7,8 @@ import pytest
 from backend.errors import InputError, UsageError
 from backend.synthesis.datasets import describe, read
 from backend.synthesis.importing import ensure_dataset, import_directory, import_seed
-from tests.seeds import QUESTION, caption, make_workspace, pair, write_seed
+from backend.workspace import Settings, Workspace
+from tests.seeds import QUESTION, REAL_SEED, caption, make_workspace, pair, write_seed
 
 
 def test_the_seed_becomes_a_version_and_its_images_stay(tmp_path):
@@ -117,3 +118,25 @@ def test_a_folder_without_one_file_of_pairs_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match=r"0 \.jsonl files"):
         import_directory(workspace, tmp_path / "empty")
+
+
+@pytest.mark.skipif(not REAL_SEED.is_dir(), reason=f"real seed pairs are absent: {REAL_SEED}")
+def test_three_hundred_real_pairs_are_imported(tmp_path):
+    workspace = Workspace.create(
+        tmp_path / "real",
+        Settings(
+            name="real",
+            assets={
+                "seed_pairs": str(REAL_SEED / "mgm_pretrain_stage_1_300.jsonl"),
+                "seed_originals": str(REAL_SEED / "stage_1.json"),
+                "seed_images": str(REAL_SEED),
+            },
+        ),
+    )
+    rows = read(workspace, import_seed(workspace)).to_pylist()
+    assert len(rows) == 300
+    assert {row["image_problem"] for row in rows} == {None}
+    assert min(min(row["width"], row["height"]) for row in rows) >= 336
+    assert len({row["question"] for row in rows}) == 11
+    assert sum(row["images"][0].startswith("ALLaVA-4V/") for row in rows) == 4
+    assert all("<" not in row["text"] and row["text"] == row["text"].strip() for row in rows)

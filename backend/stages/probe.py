@@ -48,16 +48,15 @@ def main(context: StageContext, parameters: Parameters) -> None:
     # The second micro-batch finds the gradients of the first, as every later one does.
     few = min(MICRO_BATCHES, training.micro_batches) * training.micro_batch_size
     trainer = ProbedTrainer(context, training.model_copy(update={"global_batch_size": few}), job)
-    settings, prediction = trainer.expected
+    trainer.total = STEPS
     with metered(trainer.engine, trainer.meter):
-        for step in range(STEPS):
+        for _ in range(STEPS):
             context.check_stop()
             trainer.probe_step()
     trainer.log.flush()
-            context.progress(step + 1, STEPS, "steps")
-    write_result(
-        context, parameters, settings, prediction, trainer.meter.found, trainer.device_name
-    )
+    settings, prediction = trainer.expected
+    measured, device = trainer.meter.found, trainer.device_name
+    write_result(context, parameters, settings, prediction, measured, device)
 
 
 def write_result(

@@ -289,6 +289,10 @@ def check_jobs() -> list[Job]:
     return [
         Job("resume", "check", "finetune", resume, Length(0, 0), after=START, timeout=150),
         Job("oracle", "check", "", {}, Length(0, 0), timeout=120),
+        *(
+            Job(f"probe-{preset}", "check", "probe", {**COMMON, **_steps(4), "preset": preset})
+            for preset in (FULL, LORA)
+        ),
     ]
 
 

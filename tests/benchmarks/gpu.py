@@ -205,8 +205,11 @@ class Setup:
         if parameters.get("image_size_aux"):
             parameters["image_size_aux"] = 256
         if "global_batch_size" in parameters:
-            micro = parameters.get("micro_batch_size", 4)
-            parameters["global_batch_size"] = min(2 * micro, parameters["global_batch_size"])
+            micro = min(4, parameters.get("micro_batch_size", 4))
+            if not job.length.positions:
+                parameters["micro_batch_size"] = micro
+            whole = 2 * parameters.get("micro_batch_size", 4)
+            parameters["global_batch_size"] = min(whole, parameters["global_batch_size"])
         short = replace(SMALL, pictures=job.length.pictures) if job.length.positions else job.length
         window = (1, 2) if job.window else None
         return replace(job, parameters=parameters, length=short, window=window)

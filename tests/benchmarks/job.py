@@ -100,8 +100,14 @@ def train(asked: dict[str, Any], folder: Path) -> dict[str, Any]:
     outcome = json.loads((run.path / "outcome.json").read_text())
     steps = list(read_lines(run.metrics_path)) if run.metrics_path.exists() else []
     events = list(read_lines(run.events_path)) if run.events_path.exists() else []
+    told = {
+        name: json.loads(file.read_text())
+        for name in ("memory", "probe")
+        if (file := run.artifacts / f"{name}.json").is_file()
+    }
     return {
         "state": _state(outcome),
+        "told": told,
         "outcome": outcome,
         "run": str(run.path),
         "parameters": parameters.model_dump(mode="json"),

@@ -15,7 +15,7 @@ from tests.benchmarks.predictions import RESULTS
 FILE = RESULTS / "measured.json"
 KEPT = (
     "name", "group", "state", "error", "peak", "phases", "host", "paged_bytes", "pinned",
-    "step_peaks",
+    "step_peaks", "told",
     "device", "device_used", "device_reserved", "speed", "losses", "asked", "try", "imported_s",
     "total_s", "started_at", "ended_at", "waited_s", "largest_difference", "noise", "curves",
     "fp32_error", "bf16_error", "bf16_against_cpu", "largest_logit", "loss", "fp32_loss",

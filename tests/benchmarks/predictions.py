@@ -25,9 +25,9 @@ FILE = RESULTS / "predictions.json"
 
 def settings_of_job(job: Job) -> MemorySettings:
     """What decides the memory of a job: its parameters, presets filled in, and its samples."""
-    values = {"data": "any", **job.parameters}
-    parameters = stage(job.stage).parameters.model_validate(values)
-    settings = settings_of(job.stage, parameters.model_dump())
+    name = "finetune" if job.stage == "probe" else job.stage
+    parameters = stage(name).parameters.model_validate({"data": "any", **job.parameters})
+    settings = settings_of(name, parameters.model_dump())
     length = job.length
     return replace(
         settings,

@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.files import read_json
-from backend.runs import Outcome, Run, RunFailed, State
+from backend.memory.deaths import CONSEQUENCES
+from backend.runs import Outcome, Reason, Run, RunFailed, State
 from backend.stages.base import StageContext, StopRequested
+from backend.supervisor.cause import cause_of_death
+from backend.supervisor.kernel import KillCounter
 from backend.training.parameters import TrainingParameters
 from backend.workspace import Workspace
 
@@ -68,17 +71,20 @@ def _launch(context: StageContext, parameters: TrainingParameters) -> None:
         # the group is ours to hand on: a launcher that gets it kills before anything is saved.
         process_group=0,
     )
+    kills = KillCounter(process.pid)
     try:
-        _watch(context, process, folder)
+        _watch(context, process, folder, kills)
     finally:
         if process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-    _conclude(context, parameters.devices, process.returncode, folder)
+    _conclude(context, parameters.devices, process.returncode, kills)
 
 
-def _watch(context: StageContext, process: subprocess.Popen[bytes], folder: Path) -> None:
+def _watch(
+    context: StageContext, process: subprocess.Popen[bytes], folder: Path, kills: KillCounter
+) -> None:
     deadline = None
     while process.poll() is None:
         if context.stop_requested:
@@ -87,6 +93,7 @@ def _watch(context: StageContext, process: subprocess.Popen[bytes], folder: Path
             deadline = time.monotonic() + GRACE_S
         if deadline is not None and time.monotonic() > deadline:
             return
+        kills.look()
         time.sleep(TICK_S)
 
 
@@ -135,18 +142,34 @@ def _last_words(folder: Path) -> list[Outcome]:
     return [Outcome.model_validate(read_json(path)) for path in sorted(folder.glob("rank-*.json"))]
 
 
-def _conclude(context: StageContext, count: int, code: int | None, folder: Path) -> None:
+def _conclude(context: StageContext, count: int, code: int, kills: KillCounter) -> None:
     """Turn what the processes said into this one's end.
 
-    The first to fail is the cause: the others fail because they miss it.
+    The first to fail is the cause: the others fail because they miss it. One that was killed
+    says nothing, and then the others' complaints are no cause either.
     """
-    words = _last_words(folder)
-    failed = [word for word in words if word.state is State.FAILED]
+    words = _last_words(workers_folder(context.run))
+    failed = sorted(
+        (word for word in words if word.state is State.FAILED), key=lambda word: word.ended_at
+    )
+    if len(words) < count and all(word.reason.code in CONSEQUENCES for word in failed):
+        raise RunFailed(_cause_of_silence(context, count, code, failed, kills))
     if failed:
-        raise RunFailed(min(failed, key=lambda word: word.ended_at).reason)
-    if len(words) < count or code:
-        from backend.supervisor.cause import cause_of_death
-
-        raise RunFailed(cause_of_death(context.run, context.run.written_status(), []))
+        raise RunFailed(failed[0].reason)
     if any(word.state is State.STOPPED for word in words):
         raise StopRequested
+
+
+def _cause_of_silence(
+    context: StageContext, count: int, code: int, failed: list[Outcome], kills: KillCounter
+) -> Reason:
+    """Why a process ended without a word, from the log and the kernel."""
+    status = context.run.written_status()
+    with contextlib.suppress(ValueError):
+        # DeepSpeed's launcher exits with the negative signal, as one byte.
+        status.signal = signal.Signals(256 - code).name
+    cause = cause_of_death(context.run, status, kills.evidence())
+    if cause.code not in ("unknown", *CONSEQUENCES) or cause.code == "killed":
+        return cause
+    said = [line for word in failed for line in word.reason.evidence]
+    return Reason(code="process_lost", values={"count": count}, evidence=said or cause.evidence)

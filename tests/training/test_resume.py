@@ -1,0 +1,151 @@
+"""A killed or stopped run goes on to the very curve and weights of an undisturbed one."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from backend.errors import InputError
+from backend.files import read_lines, write_json
+from backend.runs import Run
+from backend.training import resume
+from backend.workspace import Workspace
+from tests.training.small import losses, new_run, seen, train, trained, weights
+
+NOISY = {"save_steps": 2, "epochs": 2, "drop_path": True}
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "pretrain": ("pretrain", NOISY),
+    "full": ("finetune", NOISY | {"method": "full"}),
+    "lora": ("finetune", NOISY | {"method": "lora", "lora_rank": 4, "lora_dropout": 0.3}),
+    "stochastic": (
+        "finetune",
+        NOISY | {"precision": "bf16_stochastic", "optimizer": "paged_adamw_8bit"},
+    ),
+}
+STEPS = 12
+
+
+def _die_at(root: Path, path: Path, step: int, moment: str) -> None:
+    """Train in this process until it kills itself."""
+    from backend.stages.base import StageContext
+
+    def die(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.set_num_threads(1)
+    metric = StageContext.metric
+    if moment == "saving":
+        resume.finish_writing = die
+    else:
+
+        def fatal(self: StageContext, at: int, **values: Any) -> None:
+            if moment == "before its record" and at == step:
+                die()
+            metric(self, at, **values)
+            if at == step:
+                die()
+
+        StageContext.metric = fatal  # type: ignore[method-assign]
+    train(Workspace.open(root), Run(path))
+
+
+@pytest.fixture(scope="module")
+def kill(space: Workspace) -> Any:
+    """Train a run in a process of its own that is killed at a step."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.training.small", "backend.training.trainer"])
+
+    def killed(run: Run, step: int, moment: str) -> None:
+        child = context.Process(target=_die_at, args=(space.root, run.path, step, moment))
+        child.start()
+        child.join(120)
+        assert child.exitcode == -signal.SIGKILL
+
+    return killed
+
+
+@pytest.fixture(scope="module")
+def undisturbed(space: Workspace) -> dict[str, Run]:
+    return {kind: trained(space, stage, **values) for kind, (stage, values) in KINDS.items()}
+
+
+def same(run: Run, base: Run) -> None:
+    """The curve, the weights, and what each step saw, to the bit."""
+    assert len(losses(run)) == STEPS
+    assert losses(run) == losses(base)
+    rows = {(step, sample): loss for step, sample, loss in seen(run)}
+    assert rows == {(step, sample): loss for step, sample, loss in seen(base)}
+    one, two = weights(run.artifacts), weights(base.artifacts)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in two)
+
+
+@pytest.mark.parametrize(
+    ("step", "moment"),
+    [
+        (1, "before its record"),
+        (4, "after its record"),
+        (7, "before its record"),
+        (12, "after its record"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["pretrain", "full", "lora"])
+def test_a_run_killed_at_any_step_goes_on_to_the_bit(
+    space: Workspace, undisturbed: dict[str, Run], kill: Any, kind: str, step: int, moment: str
+) -> None:
+    stage, values = KINDS[kind]
+    run = new_run(space, stage, **values)
+    kill(run, step, moment)
+    assert train(space, run, attempt=2)
+    same(run, undisturbed[kind])
+
+
+def test_a_run_killed_while_it_saved_starts_from_the_checkpoint_before(
+    space: Workspace, undisturbed: dict[str, Run], kill: Any
+) -> None:
+    stage, values = KINDS["full"]
+    run = new_run(space, stage, **values)
+    assert not train(space, run, stop_at=3)
+    before = resume.checkpoints(run.artifacts)
+    kill(run, 0, "saving")
+    assert resume.checkpoints(run.artifacts) == before
+    assert train(space, run, attempt=3)
+    same(run, undisturbed["full"])
+
+
+@pytest.mark.parametrize("stop_at", [1, 11])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stopped_run_goes_on_to_the_bit(
+    space: Workspace, undisturbed: dict[str, Run], kind: str, stop_at: int
+) -> None:
+    stage, values = KINDS[kind]
+    run = new_run(space, stage, **values | {"save_steps": 0})
+    assert not train(space, run, stop_at=stop_at)
+    assert [step for step, _ in resume.checkpoints(run.artifacts)] == [stop_at]
+    assert train(space, run, attempt=2)
+    same(run, undisturbed[kind])
+
+
+def test_only_the_attempt_that_trained_a_step_last_counts(space: Workspace, kill: Any) -> None:
+    stage, values = KINDS["pretrain"]
+    run = new_run(space, stage, **values)
+    kill(run, 3, "after its record")
+    assert train(space, run, attempt=2)
+    rows = [(row["step"], row["attempt"]) for row in read_lines(run.metrics_path)]
+    assert rows == [(1, 1), (2, 1), (3, 1)] + [(step, 2) for step in range(3, STEPS + 1)]
+
+
+def test_a_checkpoint_of_other_data_is_refused(space: Workspace) -> None:
+    run = new_run(space, "pretrain", **NOISY)
+    assert not train(space, run, stop_at=3)
+    ((_, folder),) = resume.checkpoints(run.artifacts)[-1:]
+    position = resume.read_position(folder)
+    write_json(folder / resume.POSITION_FILE, position | {"samples": 25})
+    with pytest.raises(InputError, match="changed since this checkpoint"):
+        train(space, run, attempt=2)

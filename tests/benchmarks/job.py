@@ -28,6 +28,8 @@ GIB = 2**30
 PARTIAL, OBSERVED = "partial.json", "observed.json"
 WORKER_VARIABLE = "SYNTHLOOP_BENCHMARK_JOB"
 """Tells a launcher's process where its job lies."""
+COMPILING = 5
+"""Calls of the engine in which layers may be compiled, where all texts have one length."""
 PARTIAL_EVERY = 5.0
 """Seconds between two looks at what a long job has so far."""
 
@@ -220,7 +222,8 @@ class Watch:
             build(trainer, *arguments, **options)
             _finish_device_work()
             watch.enter("steps")
-            watch.hold_back(trainer.engine)
+            compiling = trainer.parameters.compile
+            watch.hold_back(trainer.engine, compiling)
 
         def timed_step(trainer: Any, *arguments: Any, **options: Any) -> Any:
             watch.before_step()
@@ -231,13 +234,25 @@ class Watch:
         Trainer.__init__, Trainer._one_step = build_and_watch, timed_step
         Filler.fill, training.choose_layout = fill_between_others, choose_beside_others
 
-    def hold_back(self, engine: Any) -> None:
-        """Let others be alone between two micro-batches."""
+    def hold_back(self, engine: Any, compiling: bool) -> None:
+        """Let others be alone between two micro-batches.
+
+        Who compiles holds nothing meanwhile: minutes of the processor would stop the device.
+        """
+        free = 0
+        if compiling:
+            free = COMPILING if self.job.length.positions else sys.maxsize
+
         for name in ("micro_batch", "step"):
             inner = getattr(engine, name)
 
             def beside_others(*arguments: Any, inner: Any = inner, **options: Any) -> Any:
+                nonlocal free
                 if self.alone is not None:
+                    return inner(*arguments, **options)
+                if free:
+                    free -= 1
+                    self.gate.pass_by()
                     return inner(*arguments, **options)
                 with self.gate.shared(self.job.slot):
                     answer = inner(*arguments, **options)

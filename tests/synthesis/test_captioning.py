@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from backend.errors import InputError
+from backend.formats.data_juicer import caption_of
 from backend.runs import Run
 from backend.synthesis.agreement import AgreementModel
 from backend.synthesis.captioner import Caption, Wish
 from backend.synthesis.captions import vagueness
+from backend.synthesis.guard import guard_environment
 from backend.workspace import Workspace
 from tests.juicer import Juicer
 from tests.starter.small import TOWER, UNREADABLE, small_starter, untrained_checkpoint
@@ -192,3 +199,28 @@ def test_impossible_arguments_are_named(juicer, space, argument, problem):
     with pytest.raises(InputError, match=problem) as error:
         synthesize(juicer, space, recipe)
     assert error.value.place.endswith(f"line 2, {OPERATOR}")
+
+
+def test_data_juicer_by_itself_comes_to_the_same(juicer, space, tmp_path):
+    score = "  - image_text_agreement_filter:\n      model: ${vision_tower}\n"
+    lines = ["lowest_share: 0.5", "prompt: Tell what is seen.", "keep_better: false"]
+    run = caption(juicer, space, *lines, before=score)
+    argv = {
+        "--config": str(run.artifacts / "data-juicer.yaml"),
+        "--dataset_path": str(space.asset("seed_pairs")),
+        "--export_path": str(tmp_path / "out.jsonl"),
+        "--work_dir": str(tmp_path / "work"),
+        "--np": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "data_juicer.tools.process_data", *chain(*argv.items())],
+        env=os.environ | guard_environment(tmp_path / "cache") | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    kept = {key: row["text"] for key, row in samples(space, run).items() if row["kept"]}
+    assert {row["id"]: caption_of(row["text"]) for row in rows} == kept
+    assert any(row["origin"] == "synthesized" for row in samples(space, run).values())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import torch
 from torch import nn
+from transformers.utils import is_flash_attn_2_available
 
 from backend.mgm import adapters, checkpoints
 from backend.mgm.checkpoints import MGM
@@ -26,7 +26,7 @@ def chosen_attention(asked: str, device: torch.device) -> str:
     """The attention implementation: FlashAttention where it is installed, else torch's own."""
     if asked != "auto":
         return asked
-    flash = device.type == "cuda" and importlib.util.find_spec("flash_attn") is not None
+    flash = device.type == "cuda" and is_flash_attn_2_available()
     return "flash_attention_2" if flash else "sdpa"
 
 

@@ -1,0 +1,193 @@
+"""What training refuses before it starts, and where it says that the kit does otherwise."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from backend.stages import finetune, pretrain
+from backend.stages.base import Problem
+from backend.supervisor.parameters import sentence
+from backend.training import checks
+from backend.training.presets import PRESETS
+from backend.workspace import Workspace
+from tests.training.small import EXACT, make_workspace
+
+
+def problems(space: Workspace, stage: Any = finetune, **values: Any) -> list[Problem]:
+    given = EXACT | {"data": str(space.asset("finetune_pairs"))} | values
+    return stage.preflight(space, stage.Parameters.model_validate(given))
+
+
+def codes(space: Workspace, stage: Any = finetune, **values: Any) -> list[tuple[str, str]]:
+    return [(problem.code, problem.place) for problem in problems(space, stage, **values)]
+
+
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Let a package seem not to be installed."""
+    real = importlib.util.find_spec
+
+    def hide(package: str) -> None:
+        def found(name: str, *rest: Any) -> Any:
+            return None if name == package else real(name, *rest)
+
+        monkeypatch.setattr(importlib.util, "find_spec", found)
+
+    return hide
+
+
+@pytest.mark.parametrize(
+    ("values", "code", "place"),
+    [
+        ({"optimizer": "adamw_8bit"}, "zero_optimizer", "optimizer"),
+        ({"precision": "bf16"}, "zero_precision", "precision"),
+        ({"precision": "bf16_stochastic"}, "zero_precision", "precision"),
+        ({"method": "qlora", "zero_stage": 3}, "zero3_quantized", "zero_stage"),
+        ({"compile": True, "zero_stage": 3}, "zero3_compiled", "compile"),
+        ({"devices": 2, "zero_stage": 3, "tower_chunk": 1}, "zero3_chunks", "tower_chunk"),
+        ({"devices": 2, "zero_stage": 3, "mlp_chunk": 64}, "zero3_chunks", "mlp_chunk"),
+    ],
+)
+def test_what_deepspeed_cannot_do_is_refused(
+    space: Workspace, values: dict[str, Any], code: str, place: str
+) -> None:
+    assert codes(space, **{"zero_stage": 2} | values) == [(code, place)]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"zero_stage": 1},
+        {"zero_stage": 2, "offload": "optimizer", "precision": "fp32_master"},
+        {"zero_stage": 3, "offload": "optimizer_parameters", "tower_chunk": 1},
+        {"zero_stage": 3, "devices": 2},
+        {"zero_stage": 2, "devices": 2, "tower_chunk": 1, "mlp_chunk": 64, "compile": True},
+        {"zero_stage": 2, "method": "qlora"},
+    ],
+)
+def test_what_it_can_do_is_not(space: Workspace, values: dict[str, Any]) -> None:
+    assert codes(space, **values) == []
+
+
+@pytest.mark.parametrize(
+    ("package", "values", "place"),
+    [
+        ("flash_attn", {"attention": "flash_attention_2"}, "attention"),
+        ("bitsandbytes", {"optimizer": "adamw_8bit"}, "optimizer"),
+        ("bitsandbytes", {"method": "qlora"}, "method"),
+        ("deepspeed", {"zero_stage": 1}, "zero_stage"),
+        ("deepspeed", {"devices": 2, "launcher": "deepspeed"}, "launcher"),
+    ],
+)
+def test_a_missing_package_is_named_with_what_else_to_choose(
+    space: Workspace, without: Any, package: str, values: dict[str, Any], place: str
+) -> None:
+    without(package)
+    (problem,) = problems(space, **values)
+    assert (problem.code, problem.place) == ("package_for_lever", place)
+    assert package in sentence(problem)
+
+
+def test_more_processes_than_cards_are_refused(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cards(count: int) -> None:
+        readings = SimpleNamespace(devices=[object()] * count)
+        monkeypatch.setattr(checks, "read_devices", lambda: readings)
+
+    cards(1)
+    assert codes(space, devices=2) == [("devices_beyond_cards", "devices")]
+    assert codes(space, devices=1) == []
+    cards(2)
+    assert codes(space, devices=2) == []
+    cards(0)  # processes share the processor
+    assert codes(space, devices=2) == []
+
+
+@pytest.fixture(scope="module")
+def kit_space(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The tiny workspace under the rules of the challenge."""
+    space = make_workspace(tmp_path_factory.mktemp("kit"))
+    settings = space.settings.model_copy(update={"profile": "mgm-2b"})
+    return Workspace(space.root, settings)
+
+
+def deviations(space: Workspace, stage: Any, **values: Any) -> dict[str, Any]:
+    given = stage.Parameters.model_validate({"data": str(space.asset("finetune_pairs"))} | values)
+    found = stage.preflight(space, given)
+    assert {problem.level for problem in found} <= {"warning"}
+    return {problem.place: problem.values.get("value") for problem in found}
+
+
+@pytest.mark.parametrize("stage", [pretrain, finetune])
+def test_the_defaults_are_the_kits_recipe(kit_space: Workspace, stage: Any) -> None:
+    assert deviations(kit_space, stage) == {}
+    assert deviations(kit_space, stage, preset="kit", micro_batch_size=8) == {}
+    assert deviations(kit_space, stage, image_size_aux=768) == {}
+
+
+@pytest.mark.parametrize(
+    ("stage", "values"),
+    [
+        (pretrain, {"global_batch_size": 128}),
+        (pretrain, {"image_mode": "pad"}),
+        (pretrain, {"learning_rate": 2e-3}),
+        (finetune, {"global_batch_size": 256}),
+        (finetune, {"image_mode": "square"}),
+        (finetune, {"method": "lora"}),
+        (finetune, {"group_by_modality_length": False}),
+        (finetune, {"seed": 1}),
+        (finetune, {"scheduler": "linear"}),
+        (finetune, {"warmup_ratio": 0.1}),
+        (finetune, {"weight_decay": 0.1}),
+        (finetune, {"max_grad_norm": 1.0}),
+        (finetune, {"epochs": 2.0}),
+        (finetune, {"max_steps": 10}),
+        (finetune, {"model_max_length": 1024}),
+        (finetune, {"drop_path": False}),
+        (finetune, {"image_size_aux": 336}),
+        (finetune, {"image_grid": 2}),
+    ],
+)
+def test_every_deviation_from_it_is_a_warning_that_names_it(
+    kit_space: Workspace, stage: Any, values: dict[str, Any]
+) -> None:
+    assert deviations(kit_space, stage, **values) == values
+
+
+def test_a_starter_may_do_as_it_likes(space: Workspace) -> None:
+    assert codes(space, seed=1, global_batch_size=8) == []
+
+
+def test_too_many_samples_are_counted(
+    kit_space: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = str(kit_space.asset("finetune_pairs"))
+    count = len(json.loads(Path(data).read_text()))
+    monkeypatch.setattr(checks, "SAMPLE_LIMIT", count - 1)
+    assert list(deviations(kit_space, pretrain)) == ["data"]
+    assert list(deviations(kit_space, finetune)) == []
+    monkeypatch.setattr(checks, "SAMPLE_LIMIT", count)
+    assert list(deviations(kit_space, pretrain)) == []
+
+
+@pytest.mark.parametrize("preset", [name for name in PRESETS if name != "custom"])
+def test_every_preset_passes_its_own_checks(space: Workspace, preset: str) -> None:
+    for stage in (pretrain, finetune):
+        given = {"preset": preset, "data": str(space.asset("finetune_pairs"))}
+        found = stage.preflight(space, stage.Parameters.model_validate(given))
+        assert [problem for problem in found if problem.level == "error"] == []
+
+
+@pytest.mark.parametrize("preset", [name for name in PRESETS if name != "custom"])
+def test_a_preset_names_parameters_that_exist(preset: str) -> None:
+    fields = finetune.Parameters.model_fields
+    assert set(PRESETS[preset]) <= set(fields)
+    chosen = finetune.Parameters.model_validate({"preset": preset})
+    assert {name: getattr(chosen, name) for name in PRESETS[preset]} == PRESETS[preset]

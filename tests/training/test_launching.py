@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import psutil
 import pytest
 
 from backend.files import read_lines
-from backend.runs import Run, RunFailed
+from backend.runs import Run, RunFailed, State
 from backend.stages.base import StageContext, StopRequested
 from backend.stages.finetune import Parameters, main
+from backend.supervisor import resume, start, stop
 from backend.training.launching import WORKER, command
 from backend.workspace import Workspace
-from tests.training.small import losses, new_run, seen, set_state, trained
+from tests.training.small import EXACT, losses, new_run, seen, set_state, trained
 
 SETTINGS: dict[str, Any] = {
     "method": "lora",
@@ -52,8 +54,6 @@ def _steps(run: Run) -> int:
 
 def attempt(space: Workspace, run: Run, number: int, *, stop_after: int | None = None) -> None:
     """Run the stage in this process, as its n-th attempt."""
-    from backend.runs import State
-
     set_state(run, State.RUNNING, number)
     main(_Stopping(space, run, stop_after), Parameters.model_validate(run.spec.parameters))
 
@@ -107,10 +107,42 @@ def test_deepspeed_starts_them_and_a_killed_process_ends_all(space: Workspace, a
     same_curve(run, alone)
 
 
-def _kill_one_after(run: Run, steps: int) -> None:
+def test_the_studio_stops_them_all_and_nothing_outlives_a_killed_stage(
+    space: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SYNTHLOOP_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    values = EXACT | SETTINGS | {"devices": 2, "epochs": 1000}
+    run = start(space, "finetune", values)
+    _wait_for(lambda: _steps(run) > 2)
+    stop(run)
+    _wait_for(lambda: run.status().state.ended)
+    assert run.status().state is State.STOPPED
+    (checkpoint,) = run.artifacts.glob("checkpoint-*")
+    assert checkpoint.name == f"checkpoint-{_steps(run)}"
+
+    before = _steps(run)
+    resume(run)
+    _wait_for(lambda: _steps(run) > before)
+    stage = psutil.Process(run.written_status().child.pid)
+    trainers = stage.children(recursive=True)
+    assert len(trainers) == 3
+    stage.kill()
+    _wait_for(lambda: run.status().state.ended)
+    assert run.status().reason.code == "killed"
+    _, alive = psutil.wait_procs(trainers, timeout=10)
+    assert alive == []
+
+
+def _wait_for(what: Callable[[], object]) -> None:
     deadline = time.monotonic() + 120
-    while _steps(run) < steps and time.monotonic() < deadline:
-        time.sleep(0.02)
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def _kill_one_after(run: Run, steps: int) -> None:
+    _wait_for(lambda: _steps(run) >= steps)
     os.kill(workers()[1].pid, signal.SIGKILL)
 
 

@@ -12,13 +12,15 @@ import streamlit as st
 from backend.errors import SynthLoopError
 from backend.evaluation.comparison import Metric, contract_differences, sentence
 from backend.evaluation.evidence import Evaluated, parameter_differences
+from backend.memory.health import describe
 from backend.runs import Run
 from backend.workspace import Workspace
-from pages.widgets.colors import run_color
+from pages.widgets.colors import LEVEL_ICONS, icon, run_color
 from pages.widgets.compare_charts import costs, losses
 from pages.widgets.comparisons import comparison, known_metrics, metrics_table
 from pages.widgets.gallery import pager, style
 from pages.widgets.question_card import gold_text, pair_card
+from pages.widgets.run_tabs import findings
 from pages.widgets.score_charts import (
     CONFIG,
     CategoryRow,
@@ -72,6 +74,7 @@ def compare(space: Workspace, rows: list[RunRow]) -> None:
     sentences(space, others, baseline, labels)
     colors = {one.row.id: run_color(one.row.id) for one in found}
     st.html(metrics_table(space, [baseline, *others], labels, colors, baseline))
+    health(space, [baseline, *others], labels)
     scored = [one for one in others if one.evaluation and baseline.evaluation]
     if scored:
         st.subheader(t("compare.by_category"))
@@ -85,6 +88,19 @@ def compare(space: Workspace, rows: list[RunRow]) -> None:
     differences(space, [baseline, *others], labels)
     if scored:
         won_and_lost(space, one, baseline, metric, labels)
+
+
+def health(space: Workspace, found: list[Compared], labels: dict[str, str]) -> None:
+    """What was wrong with the trainings behind the runs: a difference may come from that alone."""
+    for one in found:
+        for training in one.trainings:
+            name = f"{labels[one.row.id]}, {known_text(f'stage.{training.stage}', training.stage)}"
+            for finding in findings(Run(space.runs / training.id)):
+                if finding.level == "info":
+                    continue
+                box = st.error if finding.level == "error" else st.warning
+                words = f"**{escape(name)}**: {escape(describe(finding, language()))}"
+                box(words, icon=icon(LEVEL_ICONS[finding.level]))
 
 
 def choose(rows: list[RunRow]) -> tuple[list[str], str]:

@@ -12,7 +12,7 @@ from backend.runs import Run, State
 from backend.stages import STAGES
 from backend.supervisor import delete, queue, stop
 from backend.workspace import Workspace
-from pages.widgets.cards import state_badge
+from pages.widgets.cards import state_badge, state_words
 from pages.widgets.colors import icon
 from pages.widgets.gallery import style
 from pages.widgets.run_view import run_view
@@ -134,7 +134,7 @@ def _table(space: Workspace, rows: list[RunRow]) -> None:
 def _columns(rows: list[RunRow]) -> dict[str, list[Any]]:
     now = time.time()
     return {
-        "state": [t(f"state.{row.state}") for row in rows],
+        "state": [state_words(row.state, row.reason) for row in rows],
         "name": [row.name or row.name_behind or row.id[-4:] for row in rows],
         "stage": [known_text(f"stage.{row.stage}", row.stage) for row in rows],
         "data": [row.dataset for row in rows],
@@ -181,7 +181,7 @@ def _actions(space: Workspace, chosen: list[RunRow]) -> None:
     ids = [row.id for row in chosen]
     with st.container(horizontal=True, vertical_alignment="center"):
         for row in chosen[:1]:
-            state_badge(row.state)
+            state_badge(row.state, row.reason)
         st.caption(t("runs.chosen", n=len(chosen)), width="content")
         if len(chosen) == 1 and st.button(t("runs.open"), icon=icon("open_in_full"), key="open"):
             st.query_params["run"] = ids[0]

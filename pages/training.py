@@ -8,6 +8,7 @@ import streamlit as st
 
 from backend.runs import Run, State
 from backend.workspace import Workspace
+from pages.widgets.cards import state_words
 from pages.widgets.colors import icon
 from pages.widgets.forms import stage_form
 from pages.widgets.gallery import style
@@ -92,12 +93,16 @@ def _chosen(space: Workspace, rows: list[RunRow]) -> None:
     run_id = st.selectbox(
         t("training.choose"),
         list(known),
-        format_func=lambda name: f"{run_label(known[name])} · {t(f'state.{known[name].state}')}",
+        format_func=lambda name: f"{run_label(known[name])} · {_state(known[name])}",
         key="run",
         on_change=keep("run", rows[0].id, _forget_step),
         width=520,
     )
     run_view(Run.find(space, run_id))
+
+
+def _state(row: RunRow) -> str:
+    return state_words(row.state, row.reason)
 
 
 def _forget_step() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,13 +9,14 @@ from typing import Any
 
 from backend.errors import InputError
 from backend.files import read_json, read_lines, write_json
+from backend.formats.kit_log import read_kit_log
+from backend.memory.adapter_files import unchanged_matrices
 from backend.memory.curves import Curves
 from backend.memory.symptoms import SYMPTOMS, Finding, Subject
 from backend.messages import message
 from backend.runs import Reason, Run, RunFailed
 
 _GRADES = {"error": 0, "warning": 1, "info": 2}
-_HEADER_LIMIT = 100 << 20
 
 
 def judge(
@@ -46,9 +45,13 @@ def judge(
 
 def judge_run(run: Run) -> list[Finding]:
     """`judge` of a training run's own files, and of the adapter that it left."""
+    rows = list(read_lines(run.metrics_path))
     samples, without_labels, order = _batches(run.path / "batches")
+    if without_labels == samples and any(row.get("loss") is not None for row in rows):
+        # Steps have a loss and no sample has one: nobody measured those.
+        without_labels = None
     found = judge(
-        read_lines(run.metrics_path),
+        rows,
         vocabulary_size=_vocabulary_size(run.artifacts),
         samples=samples,
         samples_without_labels=without_labels,
@@ -59,26 +62,42 @@ def judge_run(run: Run) -> list[Finding]:
 
 
 def adapter_unchanged(checkpoint: Path) -> Finding | None:
-    """A LoRA adapter whose B matrices are all zero: it computes what the base model computes.
+    """A LoRA adapter whose B matrices are all zero: it computes what the base model computes."""
+    count = unchanged_matrices(checkpoint)
+    return Finding("adapter_unchanged", "error", {"count": count}) if count else None
 
-    Reads `adapter_model.safetensors`; other files are not judged.
+
+def judge_log(path: Path, *, vocabulary_size: int | None = None) -> list[Finding]:
+    """`judge` of a training that somebody else ran.
+
+    Args:
+        path: What the kit or transformers' Trainer printed, its `trainer_state.json`, or the
+            `metrics.jsonl` of a run of this studio.
+        vocabulary_size: Tokens of its model; the largest known when unknown.
+
+    Raises:
+        InputError: The file is missing, or tells of no training step.
     """
-    path = checkpoint / "adapter_model.safetensors"
-    if not path.exists():
-        return None
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        if length > _HEADER_LIMIT:
-            raise InputError("this is not a safetensors file.", place=str(path))
-        header: dict[str, Any] = json.loads(file.read(length))
-        spans = [
-            entry["data_offsets"] for name, entry in header.items() if ".lora_B." in f"{name}."
-        ]
-        for start, end in spans:
-            file.seek(8 + length + start)
-            if file.read(end - start).strip(b"\0"):
-                return None
-    return Finding("adapter_unchanged", "error", {"count": len(spans)}) if spans else None
+    return judge(log_rows(path), vocabulary_size=vocabulary_size)
+
+
+def log_rows(path: Path) -> list[dict[str, Any]]:
+    """The metric rows of a log in one of the forms that `judge_log` reads."""
+    if path.suffix == ".jsonl":
+        rows = list(read_lines(path))
+    elif path.suffix == ".json":
+        state = read_json(path)
+        history = state.get("log_history") if isinstance(state, dict) else None
+        rows = [row for row in history or () if isinstance(row, dict) and "loss" in row]
+    else:
+        return read_kit_log(path)
+    if not rows or not all(isinstance(row.get("step"), int) for row in rows):
+        raise InputError(
+            "this log has no training step.",
+            place=str(path),
+            remedy="Choose a training's printed log, its trainer_state.json or metrics.jsonl.",
+        )
+    return rows
 
 
 def conclude(run: Run) -> list[Finding]:
@@ -149,7 +168,4 @@ def _batches(folder: Path) -> tuple[int | None, int | None, list[str]]:
     table = table.append_column("row", pa.array(np.arange(table.num_rows)))
     table = table.join(latest, "step").filter(pc.field("attempt") == pc.field("attempt_max"))
     table = table.sort_by([("step", "ascending"), ("row", "ascending")])
-    masked = table["loss"].null_count
-    # With no loss of any sample, nobody measured them.
-    without_labels = None if masked == table.num_rows else masked
-    return table.num_rows, without_labels, table["sample_id"].to_pylist()
+    return table.num_rows, table["loss"].null_count, table["sample_id"].to_pylist()

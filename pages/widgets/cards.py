@@ -46,11 +46,16 @@ class Figure:
     hover: str = ""
 
 
-def state_badge(state: State, key_label: str | None = None) -> None:
+def state_words(state: State, reason: Reason | None = None) -> str:
+    """The state in words; a training that ended without having learned says so."""
+    if reason is not None and reason.code == "did_not_learn" and state is State.FAILED:
+        return t("state.did_not_learn")
+    return t(f"state.{state}")
+
+
+def state_badge(state: State, reason: Reason | None = None) -> None:
     """The state as word, icon and color."""
-    st.badge(
-        key_label or t(f"state.{state}"), icon=icon(STATE_ICONS[state]), color=STATE_COLORS[state]
-    )
+    st.badge(state_words(state, reason), icon=icon(STATE_ICONS[state]), color=STATE_COLORS[state])
 
 
 def status_html(label: str, symbol: str, color: str) -> str:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
-from backend.profiles import defaults as profile_defaults
 
 from backend.errors import InputError, SynthLoopError
 from backend.files import confine, read_lines
 from backend.memory.health import advice, describe, judge_run
 from backend.memory.symptoms import Finding
+from backend.profiles import defaults as profile_defaults
 from backend.runs import Run
 from backend.stages import STAGES
 from pages.widgets.cards import event_sentence
@@ -103,7 +103,30 @@ def health(run: Run, row: RunRow) -> None:
             st.success(t("run.health.fine", step=number(row.last_step)), icon=icon("check_circle"))
         for one in found:
             show_finding(one)
+            _step_buttons(run, one)
     _events(run)
+
+
+def _step_buttons(run: Run, finding: Finding) -> None:
+    """The steps of a finding, each a click away from the samples of its batch."""
+    if not finding.steps:
+        return
+
+    def open_step(step: int) -> None:
+        st.session_state[f"view-{run.id}"] = "samples"
+        st.session_state.pop(f"step-{run.id}", None)
+        st.query_params["view"] = "samples"
+        st.query_params["step"] = str(step)
+
+    with st.container(horizontal=True, key=f"steps-{run.id}-{finding.code}"):
+        for step in finding.steps[:5]:
+            st.button(
+                t("run.health.samples_of", step=number(step)),
+                icon=icon("photo_library"),
+                key=f"step-{run.id}-{finding.code}-{step}",
+                on_click=open_step,
+                args=(step,),
+            )
 
 
 @st.cache_data(max_entries=32, show_spinner=False)

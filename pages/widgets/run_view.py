@@ -91,7 +91,7 @@ def _header(run: Run, row: RunRow) -> None:
     title = row.name or known_text(f"stage.{row.stage}", row.stage)
     with st.container(horizontal=True, vertical_alignment="center", key=f"head-{run.id}"):
         st.subheader(escape(title), anchor=False, width="content")
-        state_badge(row.state)
+        state_badge(row.state, row.reason)
         if row.attempt > 1:
             st.badge(t("run.attempt", n=row.attempt), icon=icon("replay"), color="gray")
         _actions(run, row)

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from backend.errors import InputError
 from backend.formats.kit_log import read_kit_log
 from backend.memory.curves import Curves
-from backend.memory.health import advice, describe, judge
+from backend.memory.health import advice, describe, judge, judge_log
 from backend.memory.symptoms import SYMPTOMS
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "kit_run" / "pretrain.log"
@@ -67,6 +68,23 @@ def test_the_kits_log_is_healthy_and_scaled_to_1e11_is_not():
     sick = [{**row, "loss": row["loss"] * 1e11} for row in log]
     assert codes(judge(sick), "error") == ["loss_above_chance"]
     assert codes(judge(sick[:5], vocabulary_size=256000), "error") == ["loss_above_chance"]
+
+
+def test_foreign_logs_are_judged_in_each_of_their_forms(tmp_path: Path):
+    run = healthy(60)
+    printed = tmp_path / "train.log"
+    printed.write_text("".join(f"{ {k: row[k] for k in ('loss', 'epoch')} }\n" for row in run))
+    rows = tmp_path / "metrics.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in run))
+    state = tmp_path / "trainer_state.json"
+    history = [*({**row, "loss": 1e11} for row in run), {"step": 60, "train_runtime": 9.0}]
+    state.write_text(json.dumps({"log_history": history}))
+    assert codes(judge_log(printed), "warning", "error") == []
+    assert codes(judge_log(rows, vocabulary_size=320), "warning", "error") == []
+    assert codes(judge_log(state), "error")[0] == "loss_above_chance"
+    rows.write_text('{"note": 1}\n')
+    with pytest.raises(InputError, match="no training step"):
+        judge_log(rows)
 
 
 def test_spikes_are_found_at_their_steps_and_a_noisy_curve_has_none():

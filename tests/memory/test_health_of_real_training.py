@@ -86,3 +86,33 @@ def test_an_adapter_file_that_never_changed(tmp_path):
     save_file(tensors, tmp_path / "adapter_model.safetensors")
     assert adapter_unchanged(tmp_path) is None
     assert adapter_unchanged(tmp_path / "elsewhere") is None
+
+
+def test_the_kits_adapter_file_is_read_without_running_its_pickle(tmp_path):
+    from backend.errors import InputError
+    from backend.memory.health import adapter_unchanged
+
+    file = tmp_path / "adapter_model.bin"
+    tensors = {
+        "base.q_proj.lora_A.weight": torch.randn(4, 8),
+        "base.q_proj.lora_B.weight": torch.zeros(8, 4, dtype=torch.bfloat16),
+        "base.v_proj.lora_B.weight": torch.zeros(2, 4, dtype=torch.bfloat16),
+    }
+    torch.save(tensors, file)
+    assert adapter_unchanged(tmp_path).values == {"count": 2}
+    tensors["base.v_proj.lora_B.weight"][1, 3] = 1e-4
+    torch.save(tensors, file)
+    assert adapter_unchanged(tmp_path) is None
+    torch.save({"base.q_proj.lora_B.weight": Planted()}, file)
+    with pytest.raises(InputError, match="not allowed"):
+        adapter_unchanged(tmp_path)
+    file.write_bytes(b"no zip")
+    with pytest.raises(InputError, match="file of torch"):
+        adapter_unchanged(tmp_path)
+
+
+class Planted:
+    def __reduce__(self):
+        import os
+
+        return os.system, ("true",)

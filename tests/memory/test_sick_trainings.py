@@ -1,0 +1,107 @@
+"""Trainings of the tiny model that are made sick on purpose, through the real stage, and healthy
+ones beside them: the finding names the true cause, and the healthy raise no alarm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from backend.files import read_json
+from backend.memory.health import adapter_unchanged, judge_run
+from backend.runs import Run, RunFailed
+from backend.training import trainer as training
+from backend.workspace import Workspace
+from tests.training.small import make_workspace, new_run, train, trained
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    torch.set_num_threads(1)
+    return make_workspace(tmp_path_factory.mktemp("sick"))
+
+
+def failed(space: Workspace, stage: str, **parameters: Any) -> tuple[Run, list[str]]:
+    """A run that trains to its end and fails, and its findings of the worst grade."""
+    run = new_run(space, stage, **parameters)
+    with pytest.raises(RunFailed) as failure:
+        train(space, run)
+    assert failure.value.reason.code == "did_not_learn"
+    findings = read_json(run.artifacts / "findings.json")
+    return run, [one["code"] for one in findings if one["level"] == "error"]
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """Functions that change the model between its making and its training."""
+    changes: list[Any] = []
+    original = training.build
+
+    def build(*arguments: Any, **options: Any) -> Any:
+        mgm = original(*arguments, **options)
+        for change in changes:
+            change(mgm.model)
+        return mgm
+
+    monkeypatch.setattr(training, "build", build)
+    yield changes
+
+
+def test_a_nan_in_the_weights(space: Workspace, built: list[Any]) -> None:
+    def poison(model: Any) -> None:
+        with torch.no_grad():
+            model.model.layers[0].mlp.up_proj.weight[0, 0] = math.nan
+
+    built.append(poison)
+    _, codes = failed(space, "finetune", max_steps=4)
+    assert codes[0] == "loss_not_finite"
+
+
+def test_a_learning_rate_a_thousand_times_too_high(space: Workspace) -> None:
+    _, codes = failed(space, "finetune", learning_rate=1.0, epochs=4, scheduler="constant")
+    assert set(codes) & {"loss_above_chance", "loss_exploded", "loss_not_finite"}
+
+
+def test_all_labels_cut_off(space: Workspace) -> None:
+    # The picture takes 16 positions, and the question the rest.
+    run, codes = failed(space, "finetune", model_max_length=20, epochs=1)
+    assert "labels_masked" in codes
+    [finding] = [one for one in judge_run(run) if one.code == "labels_masked"]
+    assert finding.values["share"] > 80
+
+
+def test_an_adapter_that_does_not_reach_the_loss(space: Workspace, built: list[Any]) -> None:
+    def disconnect(model: Any) -> None:
+        from backend.mgm.adapters import adapted_layers
+
+        for layer in adapted_layers(model).values():
+            layer.scaling["default"] = 0.0
+
+    built.append(disconnect)
+    run, codes = failed(space, "finetune", method="lora", lora_rank=4, epochs=1)
+    assert codes == ["adapter_unchanged"]
+    assert adapter_unchanged(run.artifacts).values == {"count": 3 * 7}
+    assert (run.artifacts / "adapter_model.bin").is_file()
+
+
+def test_a_frozen_model(space: Workspace, built: list[Any], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("backend.training.engine.PlainEngine.step", lambda self, rate: 0.0 * rate)
+    run = new_run(space, "finetune", method="lora", lora_rank=4, epochs=1)
+    with pytest.raises(RunFailed):
+        train(space, run)
+    codes = [one.code for one in judge_run(run)]
+    assert {"gradients_zero", "adapter_unchanged"} <= set(codes)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_healthy_trainings_raise_no_alarm(space: Workspace, seed: int) -> None:
+    stage, method = [
+        ("pretrain", {}),
+        ("finetune", {"method": "full"}),
+        ("finetune", {"method": "lora", "lora_rank": 4}),
+    ][seed % 3]
+    run = trained(space, stage, seed=seed, epochs=1 + seed % 4, warmup_ratio=0.1, **method)
+    assert [one.code for one in judge_run(run) if one.level != "info"] == []

@@ -293,7 +293,10 @@ class Trainer:
         shares = [Share(*share) for share in self.ranks.gather(tuple(mine))]
         if self.ranks.first:
             self._tell_step(shares, rate, norm, time.perf_counter() - started)
-        return any(share.stop for share in shares) or self.context.stop_requested
+        if self.ranks.several:
+            # What one of them learns after this meeting counts at the next.
+            return any(share.stop for share in shares)
+        return self.context.stop_requested
 
     def _tokens(self, batch: MicroBatch) -> int:
         """Positions of the language model that are not padding."""

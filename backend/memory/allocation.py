@@ -11,7 +11,7 @@ GAPS = 0.05
 Shortage = Literal["fragmentation", "others", "need"]
 
 _UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_SIZE = r"(\d+(?:\.\d+)?) (bytes|KiB|MiB|GiB)"
+_SIZE = r"(\d+(?:\.\d*)?) (bytes|KiB|MiB|GiB)"
 _ASKED = re.compile(rf"[Tt]ried to allocate {_SIZE}")
 _FIELDS = {
     # Before 2.1 a list in brackets, since then sentences; 2.1 itself writes "capacty".

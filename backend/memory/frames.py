@@ -107,6 +107,7 @@ _PARTS: tuple[tuple[str, tuple[re.Pattern[str], ...]], ...] = (
     ("mining", _rule(r"mgm/mining\.py$")),
     ("mining", _rule(r"mgm_arch\.py$", r"unified_resampler")),
     ("mining", _rule(r"mgm/decoder\.py$", r"mine|_mine|mined_features")),
+    ("pictures", _rule(r"(training/data|mgm/images|mgm/processing)\.py$")),
     ("projector", _rule(r"mgm/projector\.py$")),
     ("mlp", _rule(r"gemma/modeling_gemma\.py$", r"", r"(gate|up|down)_proj|act_fn|self\.mlp\(")),
     ("attention", _rule(r"integrations/(sdpa|eager|flash)\w*\.py$")),

@@ -19,10 +19,11 @@ from backend.memory.settings import MemorySettings
 from backend.memory.shapes import MGM_2B, ModelShape
 from backend.runs import Run, State
 from backend.workspace import Workspace
-from pages.widgets.cards import reason_sentences
 from pages.widgets.colors import icon
 from pages.widgets.death_view import death_view, into_training_form
+from pages.widgets.gallery import style
 from pages.widgets.memory_bar import COLORS, memory_bar
+from pages.widgets.probe_view import probe_view
 from pages.widgets.states import failed, switch_link
 from pages.widgets.text import clock, escape, html, language, t, workspace
 from pages.widgets.words import known_text
@@ -54,6 +55,7 @@ _STYLE = """<style>
 
 def show() -> None:
     """The page."""
+    style()
     st.html(_STYLE)
     st.title(t("memory.title"))
     st.caption(t("memory.intro"))
@@ -69,6 +71,7 @@ def show() -> None:
         answer(found, corrected)
     make_it_fit(found)
     explanations(found)
+    probe_view(space, stage, settings)
     deaths(space)
 
 
@@ -162,10 +165,11 @@ def _savers() -> dict[str, Any]:
         )
 
     return {
-        "loss_chunk": 512 if switch("loss_chunk") else 0,
+        "loss_chunk": 256 if switch("loss_chunk") else 0,
         "activation_checkpointing": switch("activation_checkpointing", on=True),
         "mining_checkpointing": switch("mining_checkpointing"),
         "tower_chunk": 1 if switch("tower_chunk") else 0,
+        "mlp_chunk": 1024 if switch("mlp_chunk") else 0,
     }
 
 
@@ -352,8 +356,7 @@ def _death(space: Workspace, run: Run) -> None:
     with st.container(border=True, key=f"death-{run.id}"):
         stage = known_text(f"stage.{spec.stage}", spec.stage)
         st.markdown(f"**{escape(spec.name or run.id)}** · {stage} · {clock(status.ended_at)}")
-        sentence, _ = reason_sentences(reason)
-        st.markdown(escape(sentence))
+        st.markdown(t(f"death.title.{reason.code}"))
         death_view(space, run)
         if reason.evidence:
             with st.expander(t("memory.deaths.evidence")):

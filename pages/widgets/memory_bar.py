@@ -12,6 +12,10 @@ from pages.widgets.text import html, t
 
 COLORS = dict(zip(PARTS, OKABE_ITO, strict=True))
 """One color a part, everywhere."""
+_HATCHED = (
+    "background:repeating-linear-gradient(45deg,color-mix(in srgb,currentColor 35%,transparent) "
+    "0 2px,transparent 2px 6px)"
+)
 _STYLE = """<style>
 .sl-memory { font-size: 0.875rem; line-height: 20px; }
 .sl-memory-track { position: relative; height: 56px; margin: 28px 0 12px; }
@@ -36,38 +40,38 @@ def memory_bar(prediction: Prediction, total: int) -> None:
     """Show every part, the largest first, against a card of `total` bytes.
 
     The card's frame has the size that training can use, with the context drawn inside it as the
-    first part that nobody can avoid.
+    first part that nobody can avoid. Gaps between torch's blocks come last, hatched: an estimate.
     """
     room = usable(total) + prediction.context
-    scale = max(room, prediction.device_total) * 1.02
+    gaps = prediction.peak_reserved - prediction.peak_allocated
+    needed = prediction.device_total + gaps
+    scale = max(room, needed) * 1.02
     shown = sorted(
         (name for name in PARTS if prediction.parts[name] > 0),
         key=lambda name: (name == "context", -prediction.parts[name]),
     )
     segments = "".join(
-        f'<div title="{html(_amount(name, prediction.parts[name]))}" style="width:'
-        f"{100 * prediction.parts[name] / prediction.device_total:.2f}%;"
-        f'background:{COLORS[name]}"></div>'
+        _segment(_amount(name, prediction.parts[name]), prediction.parts[name] / needed, name)
         for name in shown
     )
-    legend = _legend({name: prediction.parts[name] for name in shown})
+    words = f"{t('memory.bar.gaps')} {gib(gaps)} GiB"
+    segments += _segment(words, gaps / needed)
+    legend = _legend({name: prediction.parts[name] for name in shown}, words)
     over = ""
-    if prediction.device_total > room:
-        size = t("memory.bar.over", size=gib(prediction.device_total - room))
+    if needed > room:
+        size = t("memory.bar.over", size=gib(needed - room))
         over = (
             f'<div class="sl-memory-end" style="left:{100 * room / scale:.2f}%"></div>'
             f'<div class="sl-memory-over">{html(size)}</div>'
         )
     limit = t("memory.bar.room", total=f"{total / GIB:.3g}", room=gib(usable(total)))
-    alternative = ", ".join(_amount(name, prediction.parts[name]) for name in shown)
+    alternative = ", ".join([*(_amount(name, prediction.parts[name]) for name in shown), words])
     st.html(
         f'{_STYLE}<div class="sl-memory"><div class="sl-memory-track" role="img" '
         f'aria-label="{html(alternative)}">'
         f'<div class="sl-memory-card" style="width:{100 * room / scale:.2f}%"></div>'
-        f'<div class="sl-memory-fill" style="width:'
-        f'{100 * prediction.device_total / scale:.2f}%">{segments}</div>'
-        f'<div class="sl-memory-limit">{html(limit)}</div>{over}</div>'
-        f"{legend}</div>"
+        f'<div class="sl-memory-fill" style="width:{100 * needed / scale:.2f}%">{segments}</div>'
+        f'<div class="sl-memory-limit">{html(limit)}</div>{over}</div>{legend}</div>'
     )
 
 
@@ -76,9 +80,7 @@ def held_bar(held: dict[str, int]) -> None:
     shown = sorted((name for name in PARTS if held.get(name, 0) > 0), key=lambda n: -held[n])
     total = sum(held[name] for name in shown)
     segments = "".join(
-        f'<div title="{html(_amount(name, held[name]))}" style="width:'
-        f'{100 * held[name] / total:.2f}%;background:{COLORS[name]}"></div>'
-        for name in shown
+        _segment(_amount(name, held[name]), held[name] / total, name) for name in shown
     )
     alternative = ", ".join(_amount(name, held[name]) for name in shown)
     st.html(
@@ -88,11 +90,18 @@ def held_bar(held: dict[str, int]) -> None:
     )
 
 
-def _legend(sizes: dict[str, int]) -> str:
+def _segment(words: str, share: float, name: str | None = None) -> str:
+    look = f"background:{COLORS[name]}" if name else _HATCHED
+    return f'<div title="{html(words)}" style="width:{100 * share:.2f}%;{look}"></div>'
+
+
+def _legend(sizes: dict[str, int], gaps: str = "") -> str:
     entries = "".join(
         f'<span><i style="background:{COLORS[name]}"></i>{html(_amount(name, size))}</span>'
         for name, size in sizes.items()
     )
+    if gaps:
+        entries += f'<span><i style="{_HATCHED}"></i>{html(gaps)}</span>'
     return f'<div class="sl-memory-legend">{entries}</div>'
 
 

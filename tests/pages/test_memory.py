@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from backend.files import write_json
+from backend.memory.predict import predict
+from backend.memory.probes import record
+from backend.memory.settings import MemorySettings
+from backend.memory.shapes import MGM_2B
 from backend.messages import LANGUAGES, message
 from backend.runs import Reason, State
-from backend.workspace import Workspace
-from tests.pages.browsing import HOSTILE, markup, sound, visit, words
+from backend.workspace import Settings, Workspace
+from tests.memory.test_shapes import CLIP, CONVNEXT, GEMMA
+from tests.pages.browsing import HOSTILE, ROOT, markup, sound, visit, words
 from tests.pages.workspaces import add_run, empty
+
+DEAD = "20261123-154500-finetune-7f3a"
 
 
 @pytest.fixture
@@ -28,16 +37,15 @@ def test_the_kits_recipe_does_not_fit_24_gb_and_the_page_says_how_it_would(
 ):
     app = visit("memory", space, monkeypatch, lang)
     assert "24" in app.selectbox(key="memory-card").value
-    assert "24.8" in app.error[0].value.replace("\\", "")
+    assert "25.6" in app.error[0].value.replace("\\", "")
     assert message("memory.lever.loss_chunk", lang) in read(app)
-    assert message("memory.part.logits", lang) + " 15.6 GiB" in markup(app)
+    assert message("memory.part.logits", lang) + " 11.7 GiB" in markup(app)
     assert app.button(key="use-0").label == message("memory.use", lang)
 
 
 def test_pulling_the_lever_turns_the_verdict(space: Workspace, monkeypatch):
     app = visit("memory", space, monkeypatch)
     app = sound(app.toggle(key="memory-loss_chunk").set_value(True).run())
-    assert not app.error
     assert "Fits" in app.success[0].value
 
 
@@ -56,14 +64,75 @@ def test_levers_that_do_not_help_leave_nothing_to_offer(space: Workspace, monkey
     assert message("memory.no_option") in [box.value for box in app.info]
 
 
-def test_a_death_is_listed_with_its_cause(space: Workspace, monkeypatch):
-    reason = Reason(
-        code="device_memory",
-        values={"error": f"Tried to allocate 3.91 GiB. {HOSTILE}"},
-        evidence=["GPU 0 has a total capacity of 23.65 GiB"],
-    )
-    add_run(space, "20261123-154500-finetune-7f3a", State.FAILED, {"method": "full"}, reason=reason)
-    app = visit("memory", space, monkeypatch)
-    assert "Tried to allocate 3.91 GiB" in read(app)
+LOG = (ROOT / "tests" / "data" / "logs" / "kit_logits.log").read_text()
+ERROR = next(line for line in LOG.splitlines() if line.startswith("torch.cuda.OutOfMemoryError"))
+
+
+@pytest.fixture
+def died(tmp_path: Path) -> Workspace:
+    """A workspace of the real model's sizes, in which the kit's recipe ran out of memory."""
+    assets = write(tmp_path / "zoo")
+    workspace = Workspace.create(tmp_path / "real", Settings(name="real", assets=assets))
+    reason = Reason(code="device_memory", values={"error": ERROR}, evidence=[f"{ERROR} {HOSTILE}"])
+    run = add_run(workspace, DEAD, State.FAILED, {"preset": "kit", "seed": 7}, reason=reason)
+    run.log_path.write_text(LOG)
+    return workspace
+
+
+def write(folder: Path) -> dict[str, str]:
+    configs = {"llm": ("config.json", GEMMA), "vision_tower": ("config.json", CLIP),
+               "vision_tower_aux": ("open_clip_config.json", CONVNEXT)}  # fmt: skip
+    for name, (file, values) in configs.items():
+        (folder / name).mkdir(parents=True)
+        (folder / name / file).write_text(json.dumps(values))
+    return {name: str(folder / name) for name in configs}
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_a_death_is_explained_with_its_ways_out(died: Workspace, monkeypatch, lang: str):
+    app = visit("memory", died, monkeypatch, lang)
+    said = read(app)
+    assert message("death.title.device_memory", lang) in said
+    sizes = {"size": "500 MiB", "positions": "1,024", "vocabulary": "256,000", "bits": 16}
+    assert message("death.tensor.logits", lang, **sizes) in said
+    assert message("memory.part.logits", lang) in markup(app)
     assert "<script>" not in words(app)
-    assert "23.65 GiB" in app.code[0].value
+    assert len([button for button in app.button if button.key.startswith("use-way")]) == 3
+
+
+def test_a_way_out_fills_the_training_form(died: Workspace, monkeypatch):
+    app = visit("memory", died, monkeypatch)
+    app = sound(app.button(key=f"use-way-{DEAD}-0").click().run())
+    kept = app.session_state["training_defaults"]["finetune"]
+    assert (kept["seed"], kept["preset"]) == (7, "kit")
+    assert kept["loss_chunk"] > 0
+    assert app.session_state["stage"] == "finetune"
+
+
+def test_an_option_fills_the_training_form(space: Workspace, monkeypatch):
+    app = visit("memory", space, monkeypatch)
+    app = sound(app.button(key="use-0").click().run())
+    kept = app.session_state["training_defaults"]["finetune"]
+    assert kept["method"] == "full"
+    assert kept["loss_chunk"] == 256
+
+
+def test_what_a_probe_measured_stands_beside_what_was_predicted(space: Workspace, monkeypatch):
+    run = add_run(space, "20261124-100000-probe-1234", State.SUCCEEDED, {"method": "lora"})
+    prediction = predict(MGM_2B, MemorySettings(method="lora")).to_dict()
+    measured = {"weights": 6 << 30, "peak_allocated": 9 << 30, "moments": {"backward": 9 << 30}}
+    found = {"device": "Test card", "predicted": prediction, "measured": measured, "ratio": 1.04}
+    write_json(run.artifacts / "probe.json", found)
+    record(space, "Test card", {"ratio": 1.04})
+    app = visit("memory", space, monkeypatch)
+    assert "×1.04" in read(app)
+    assert "9.00 GiB" in markup(app)
+
+
+def test_a_probe_without_a_gpu_says_what_it_could_not_see(space: Workspace, monkeypatch):
+    run = add_run(space, "20261124-100000-probe-1234", State.SUCCEEDED, {"method": "lora"})
+    measured = {"host_before": 1 << 30, "host_built": 2 << 30, "host_peak": 3 << 30}
+    write_json(run.artifacts / "probe.json", {"device": None, "measured": measured})
+    app = visit("memory", space, monkeypatch)
+    assert message("probe.host_only") in [box.value for box in app.info]
+    assert "3.00 GiB" in markup(app)

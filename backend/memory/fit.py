@@ -43,7 +43,7 @@ LEVERS: tuple[Lever, ...] = (
 Verdict = Literal["fits", "tight", "no"]
 CHUNK, MLP_CHUNK = 256, 1024
 SHOWN = 6
-SQUEEZE = 0.1
+SQUEEZE = 0.05
 """Share of the card by which gaps may exceed it and still be squeezed out, perhaps."""
 MARGIN = 0.08
 """Share of the card above which more headroom is worth nothing: the worst error so far."""

@@ -47,7 +47,7 @@ def predict(
     worst = {name: _corrected(point, factor) for name, point in worst.items()}
     moments: dict[Moment, int] = {name: round(sum(point.values())) for name, point in worst.items()}
     peak = max(moments, key=lambda name: moments[name])
-    static = sum(worst[peak].get(name, 0.0) for name in STATIC)
+    reserved = max(sum(point.values()) + GAPS * _moving(point) for point in worst.values())
     parts = {name: round(worst[peak].get(name, 0.0)) for name in PARTS}
     parts["context"] = CONTEXT
     allocated = sum(parts[name] for name in PARTS) - CONTEXT
@@ -56,7 +56,7 @@ def predict(
         moments=moments,
         peak_moment=peak,
         peak_allocated=allocated,
-        peak_reserved=round(allocated + GAPS * (allocated - static)),
+        peak_reserved=max(allocated, round(reserved)),
         host=round(host_bytes(shape, settings)),
         factor=factor,
         held={
@@ -64,6 +64,11 @@ def predict(
             for name, point in worst.items()
         },
     )
+
+
+def _moving(point: Bytes) -> float:
+    """What comes and goes at a point of the step."""
+    return sum(value for name, value in point.items() if name not in STATIC)
 
 
 def _corrected(point: Bytes, factor: float) -> Bytes:

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Literal
 
 from backend.files import write_json
+from backend.memory.parts import STATIC
 from backend.memory.probes import ratio, record
 from backend.stages import finetune
 from backend.stages.base import Problem, StageContext, parameter, stage_main
@@ -77,6 +78,7 @@ def write_result(
         "stage": parameters.trains,
         "settings": vars(settings),
         "predicted": prediction.to_dict(),
+        "expected": {name: prediction.held["optimizer"][name] for name in STATIC},
         "measured": measured.to_dict(),
         "ratio": factor,
     }

@@ -43,11 +43,16 @@ def death_view(space: Workspace, run: Run) -> None:
 
 
 def _way(run: Run, found: Explanation, way: Option, number: int) -> None:
-    with st.container(horizontal=True, vertical_alignment="center", key=f"way-{run.id}-{number}"):
-        st.markdown(escape(way_words(way, language())), width="stretch")
-        if st.button(t("death.use"), key=f"use-way-{run.id}-{number}", help=t("death.use.help")):
-            spec = run.spec
-            into_training_form(spec.stage, spec.parameters | found.parameters(way))
+    words, button = st.columns([5, 1], vertical_alignment="center")
+    words.markdown(escape(way_words(way, language())))
+    if button.button(
+        t("death.use"),
+        key=f"use-way-{run.id}-{number}",
+        help=t("death.use.help"),
+        width="stretch",
+    ):
+        spec = run.spec
+        into_training_form(spec.stage, spec.parameters | found.parameters(way))
 
 
 def into_training_form(stage: str, parameters: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import streamlit as st
 from backend.errors import InputError
 from backend.files import read_json
 from backend.memory.bindings import parameters_of
-from backend.memory.parts import MOMENTS
+from backend.memory.parts import MOMENTS, STATIC
 from backend.memory.settings import MemorySettings
 from backend.runs import Run, State
 from backend.stages import stage as stage_named
@@ -103,12 +103,9 @@ def _figures(found: Figures) -> None:
     ratio = found.get("ratio")
     factor = f"{ratio:.3g}" if isinstance(ratio, int | float) else "–"
     st.markdown(t("probe.ratio", device=escape(device), factor=factor))
-    parts, moments = predicted.get("parts") or {}, predicted.get("moments") or {}
+    parts, moments = found.get("expected") or {}, predicted.get("moments") or {}
     known = measured.get("moments") or {}
-    rows = [
-        (t(f"memory.part.{name}"), measured.get(name), parts.get(name))
-        for name in ("weights", "gradients", "optimizer")
-    ]
+    rows = [(t(f"memory.part.{name}"), measured.get(name), parts.get(name)) for name in STATIC]
     rows += [
         (t("probe.moment", moment=t(f"memory.moment.{name}")), known.get(name), moments.get(name))
         for name in MOMENTS

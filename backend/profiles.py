@@ -18,10 +18,11 @@ _NANO: dict[str, Any] = {
 """Training of the nano model on a CPU: fp32 throughout, and memory is no concern."""
 _DEFAULTS: dict[Profile, dict[str, dict[str, Any]]] = {
     "starter": {
-        "pretrain": _NANO | {"global_batch_size": 32, "learning_rate": 3e-3},
+        "prepare": {"sample_cap": 2000},
+        "pretrain": _NANO | {"global_batch_size": 16, "learning_rate": 2e-3, "epochs": 3.0},
         "finetune": _NANO | {"method": "lora", "global_batch_size": 16, "learning_rate": 1e-3},
         "evaluate": {"batch_size": 64},
-        "loop": {"method": "lora"},
+        "loop": {"method": "lora", "sample_cap": 2000},
     },
     "mgm-2b": {
         "pretrain": {"mining_checkpointing": True, "tower_chunk": 1},

@@ -23,7 +23,15 @@ WORDS = tuple(
     STATION STOP STUDIO SUGAR TAXI TEA TIGER TOWER TRAIN VIDEO VILLA WATCH WEST WINE YOGA ZOO
     """.split()  # noqa: SIM905 (a column of quotes reads worse)
 )
+"""Words that the model zoo learned to read."""
 NUMBERS = tuple(str(number) for number in range(10, 100))
+"""Numbers that it learned to read."""
+SIGN_TEXTS = (
+    "APPLE", "BANK", "BRICK", "CAFE", "EXIT", "GOLD", "HOTEL", "LEMON", "MILK", "MUSIC", "OCEAN",
+    "OPEN", "PARK", "PIZZA", "RADIO", "STOP", "TAXI", "TIGER", "TRAIN", "ZOO",
+    "12", "25", "37", "48", "56", "64", "79", "93",
+)  # fmt: skip
+"""Those that the starter's signs show: few enough that a small seed names each of them often."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +96,15 @@ class Scene:
         }
 
 
-def random_scene(random: Random, *, n_signs: int | None = None) -> Scene:
+def random_scene(
+    random: Random, *, n_signs: int | None = None, texts: tuple[str, ...] = SIGN_TEXTS
+) -> Scene:
     """A scene of two to four items; things differ in shape or color, signs in color and text.
 
     Args:
         random: Where chance comes from.
         n_signs: How many of them are signs; None draws 0 to 2.
+        texts: What signs may show.
     """
     if n_signs is None:
         n_signs = random.choices((0, 1, 2), (3, 5, 2))[0]
@@ -105,22 +116,22 @@ def random_scene(random: Random, *, n_signs: int | None = None) -> Scene:
         for (shape, color), cell in zip(kinds, cells[:n_things], strict=True)
     )
     boards = random.sample(COLORS, n_signs)
-    texts = random_texts(random, n_signs)
+    shown = random_texts(random, n_signs, known=texts)
     signs = tuple(
         Sign(text, color, random.choice(FONTS), cell, _shift(random))
-        for text, color, cell in zip(texts, boards, cells[n_things:], strict=True)
+        for text, color, cell in zip(shown, boards, cells[n_things:], strict=True)
     )
     return Scene(random.choice(GROUNDS), things, signs, random.randrange(1 << 30))
 
 
-def random_texts(random: Random, count: int, without: tuple[str, ...] = ()) -> list[str]:
-    """`count` different words and numbers, none of them in `without`; seven in ten are words."""
-    chosen: list[str] = []
-    while len(chosen) < count:
-        text = random.choice(WORDS if random.random() < 0.7 else NUMBERS)
-        if text not in chosen and text not in without:
-            chosen.append(text)
-    return chosen
+def random_texts(
+    random: Random,
+    count: int,
+    without: tuple[str, ...] = (),
+    known: tuple[str, ...] = SIGN_TEXTS,
+) -> list[str]:
+    """`count` different texts of `known`, none of them in `without`."""
+    return random.sample([text for text in known if text not in without], count)
 
 
 def _shift(random: Random) -> tuple[float, float]:

@@ -6,7 +6,7 @@ from random import Random
 
 from backend.starter.instructions import conversation, lettered
 from backend.starter.language import any_question, caption, choices
-from backend.starter.scenes import CELLS, Scene, Sign, random_scene
+from backend.starter.scenes import CELLS, NUMBERS, WORDS, Scene, Sign, random_scene
 from backend.starter.seed import QUESTIONS
 
 Turns = list[dict[str, str]]
@@ -33,7 +33,7 @@ def told_scene(random: Random, mixture: Mixture = EVERYTHING) -> tuple[Turns, Sc
         The turns, and the scene where they are about a picture.
     """
     kind = random.choices(("given", "caption", "asked", "shown"), mixture)[0]
-    scene = random_scene(random)
+    scene = random_scene(random, texts=(*WORDS, *NUMBERS))
     if kind == "given":
         return _given(scene, random), None
     if kind == "shown":

@@ -26,7 +26,9 @@ def gemma_tokenizer(seed: int = 0, texts: int = 60_000) -> Tokenizer:
     """A byte-pair tokenizer of `VOCABULARY` entries; unknown characters fall back to bytes."""
     random = Random(seed)
     corpus = [turn["value"] for _ in range(texts) for turn in told_scene(random)[0]]
-    corpus += [caption(random_scene(random), random) for _ in range(texts)]
+    corpus += [
+        caption(random_scene(random, texts=(*WORDS, *NUMBERS)), random) for _ in range(texts)
+    ]
     corpus += [*VAGUE, *WORDS, *NUMBERS] * 200
     learner = _byte_pairs({}, [])
     pieces = VOCABULARY - _FIRST_BYTE - 256
@@ -89,7 +91,8 @@ def clip_tokenizer(seed: int = 0, texts: int = 20_000) -> Tokenizer:
     for text in VAGUE:
         words |= set(text.split())
     for _ in range(texts):
-        words |= set(caption(random_scene(random), random).lower().replace(",", " ").split())
+        told = caption(random_scene(random, texts=(*WORDS, *NUMBERS)), random)
+        words |= set(told.lower().replace(",", " ").split())
     names = ["<pad>", "<unk>", "<begin>", "<end>", ",", *sorted(words)]
     tokenizer = Tokenizer(
         models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="<unk>")

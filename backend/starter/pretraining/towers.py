@@ -89,7 +89,7 @@ class DrawnScenes(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         tokenizer.enable_truncation(TEXT_LENGTH)
         while True:
             counts = random.choices((0, 1, 2, 3), (1, 3, 4, 3), k=self.batch)
-            scenes = [random_scene(random, n_signs=count) for count in counts]
+            scenes = [random_scene(random, n_signs=count, texts=TEXTS) for count in counts]
             size = (HIGH, HIGH)
             drawn = [draw(scene).resize(size, Image.Resampling.BICUBIC) for scene in scenes]
             pictures = torch.from_numpy(np.stack([np.asarray(image) for image in drawn]))

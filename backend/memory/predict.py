@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from backend.memory import costs
 from backend.memory.costs import SYNTHLOOP, Implementation
+from backend.memory.host import host_bytes
 from backend.memory.parts import GIB, PARTS, STATIC, Moment, Prediction
 from backend.memory.settings import MemorySettings
 from backend.memory.shapes import ModelShape
@@ -17,8 +18,6 @@ CONTEXT = GIB // 2
 """CUDA context and kernels of one process (measured: about 0.5 GiB)."""
 GAPS = 0.35
 """Reserved memory that torch holds above the peak, as a share of what comes and goes."""
-HOST_BASE = 3 * GIB
-"""Interpreter, libraries and data workers of one process."""
 
 Bytes = dict[str, float]
 
@@ -73,22 +72,6 @@ def _moving(point: Bytes) -> float:
 
 def _corrected(point: Bytes, factor: float) -> Bytes:
     return {name: value * (1.0 if name in STATIC else factor) for name, value in point.items()}
-
-
-def host_bytes(shape: ModelShape, settings: MemorySettings) -> float:
-    """Main memory of all processes: libraries, offloaded and paged states.
-
-    DeepSpeed keeps for each offloaded value an fp32 master, two fp32 states and an fp32
-    gradient (16 bytes), most of it pinned.
-    """
-    trained = costs.trained_parameters(shape, settings)
-    _, pageable = costs.optimizer_bytes(shape, settings)
-    total = float(settings.devices * HOST_BASE) + settings.devices * pageable
-    if settings.offload != "none":
-        total += 16.0 * trained
-    if settings.offload == "optimizer_parameters":
-        total += costs.weight_bytes(shape, settings)
-    return total
 
 
 class _Timeline:

@@ -178,7 +178,17 @@ def test_offloaded_states_move_to_host_memory():
     assert predict(MGM_2B, moved).parts["optimizer"] == 0
     trained = trained_parameters(MGM_2B, kept)
     growth = predict(MGM_2B, moved).host - predict(MGM_2B, kept).host
+    assert growth > 16 * trained
+    for_stage_3 = replace(moved, zero_stage=3), replace(kept, zero_stage=3)
+    growth = predict(MGM_2B, for_stage_3[0]).host - predict(MGM_2B, for_stage_3[1]).host
     assert growth == pytest.approx(16 * trained)
+
+
+def test_what_zero_offload_pins_is_what_was_measured():
+    """On an H100 (DeepSpeed 0.19.8): 45.9 GiB pinned, 66.7 GiB in all without mapped files."""
+    accumulated = replace(MemorySettings(), precision="fp32_master", zero_stage=2,
+                          offload="optimizer", gradient_accumulation=4)  # fmt: skip
+    assert predict(MGM_2B, accumulated).host / 2**30 == pytest.approx(66.7, rel=0.03)
 
 
 def test_a_correction_scales_what_grows_with_the_batch_and_nothing_else():

@@ -13,9 +13,12 @@ the system can drop them."""
 
 
 def host_bytes(shape: ModelShape, settings: MemorySettings) -> float:
-    """Main memory of all processes: libraries, offloaded and paged states."""
+    """Main memory of all processes: libraries, offloaded and paged states, the result as saved."""
     _, pageable = costs.optimizer_bytes(shape, settings)
     total = float(settings.devices * HOST_BASE) + settings.devices * pageable
+    if settings.method == "full":
+        # Saving brings the whole model over at once.
+        total += costs.HALF * shape.parameters
     if settings.offload == "none":
         return total
     if settings.zero_stage == 3:

@@ -37,7 +37,7 @@ def test_the_kits_recipe_does_not_fit_24_gb_and_the_page_says_how_it_would(
 ):
     app = visit("memory", space, monkeypatch, lang)
     assert "24" in app.selectbox(key="memory-card").value
-    assert "25.6" in app.error[0].value.replace("\\", "")
+    assert "31.2" in app.error[0].value.replace("\\", "")
     assert message("memory.lever.loss_chunk", lang) in read(app)
     assert message("memory.part.logits", lang) + " 11.7 GiB" in markup(app)
     assert app.button(key="use-0").label == message("memory.use", lang)

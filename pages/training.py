@@ -10,6 +10,7 @@ from backend.runs import Run, State
 from backend.workspace import Workspace
 from pages.widgets.cards import state_words
 from pages.widgets.colors import icon
+from pages.widgets.forecast import forecast
 from pages.widgets.forms import stage_form
 from pages.widgets.gallery import style
 from pages.widgets.inputs import run_label
@@ -71,7 +72,8 @@ def _form(space: Workspace) -> None:
     )
     st.caption(t(f"training.{stage}"))
     kept = _from_memory(stage)
-    stage_form(stage, presets=None if kept else PRESETS[stage], defaults=kept)
+    values = stage_form(stage, presets=None if kept else PRESETS[stage], defaults=kept)
+    forecast(space, stage, values)
 
 
 def _from_memory(stage: str) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -105,8 +106,15 @@ class Meter:
         torch.cuda.reset_peak_memory_stats(self.device)
 
     def _host(self) -> int:
-        size: int = psutil.Process(os.getpid()).memory_info().rss
-        return size
+        """Resident bytes; pages of mapped files, which the system can drop, are left out."""
+        memory = psutil.Process(os.getpid()).memory_info()
+        try:
+            lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+            mapped = next(line for line in lines if line.startswith("RssFile:"))
+            return int(memory.rss) - 1024 * int(mapped.split()[1])
+        except (OSError, StopIteration, ValueError):
+            # Not Linux: what is mapped counts.
+            return int(memory.rss)
 
 
 @contextmanager

@@ -33,6 +33,68 @@ def run(tmp_path: Path) -> Run:
         ("ModuleNotFoundError: No module named 'flash_attn'", "package_missing"),
         ("OSError: [Errno 98] Address already in use", "address_in_use"),
         ("PermissionError: [Errno 13] Permission denied: 'x'", "no_permission"),
+        (
+            "ImportError: flash_attn_2_cuda.so: undefined symbol: _ZN3c104cuda9SetDeviceEi",
+            "version_clash",
+        ),
+        ("ModuleNotFoundError: No module named 'transformers.deepspeed'", "version_clash"),
+        (
+            "ImportError: cannot import name 'LlamaFlashAttention2' from 'transformers'",
+            "version_clash",
+        ),
+        (
+            "A module that was compiled using NumPy 1.x cannot be run in NumPy 2.1.0",
+            "version_clash",
+        ),
+        (
+            "ValueError: numpy.dtype size changed, may indicate binary incompatibility.",
+            "version_clash",
+        ),
+        (
+            "RuntimeError: The detected CUDA version (11.8) mismatches the version that was used "
+            "to compile PyTorch (12.1).",
+            "version_clash",
+        ),
+        (
+            "Exception: Installed CUDA version 12.1 does not match the version torch was "
+            "compiled with 11.7",
+            "version_clash",
+        ),
+        (
+            "RuntimeError: CUDA error: no kernel image is available for execution on the device",
+            "version_clash",
+        ),
+        ("RuntimeError: operator torchvision::nms does not exist", "version_clash"),
+        (
+            "pydantic_core.ValidationError: 1 validation error for DeepSpeedZeroConfig",
+            "version_clash",
+        ),
+        (
+            "AttributeError: 'DeepSpeedCPUAdam' object has no attribute 'ds_opt_adam'",
+            "compiler_missing",
+        ),
+        (
+            "FileNotFoundError: [Errno 2] No such file or directory: '/usr/local/cuda/bin/nvcc'",
+            "compiler_missing",
+        ),
+        ("/bin/sh: 1: g++: not found", "compiler_missing"),
+        ("NVRM: Xid (PCI:0000:01:00): 79, GPU has fallen off the bus.", "gpu_lost"),
+        (
+            "[PG 0] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=3)",
+            "communication",
+        ),
+        (
+            "RuntimeError: [../gloo/transport/tcp/pair.cc:534] Connection closed by peer",
+            "communication",
+        ),
+        (
+            "RuntimeError: [enforce fail at inline_container.cc:659] . unexpected pos 64 vs 0",
+            "disk_full",
+        ),
+        (
+            "[ERROR] [launch.py:321:sigkill_handler] ['python'] exits with return code = -9",
+            "killed",
+        ),
         ("ValueError: odd", "unknown"),
     ],
 )
@@ -46,6 +108,20 @@ def test_the_log_names_the_cause(run: Run, line: str, code: str):
 def test_the_last_sign_in_a_log_wins(run: Run):
     run.log_path.write_text("Address already in use\nretrying\nCUDA out of memory\n")
     assert cause_of_death(run, RunStatus(exit_code=1), []).code == "device_memory"
+
+
+def test_what_a_process_says_that_misses_another_counts_last(run: Run):
+    run.log_path.write_text(
+        "[rank1]: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB\n"
+        "[rank0]: torch.distributed.DistBackendError: NCCL error in: remote process exited\n"
+        "torch.distributed.elastic: failed (exitcode: -9) local_rank: 1, Signal 9 (SIGKILL)\n"
+    )
+    assert cause_of_death(run, RunStatus(exit_code=1), []).code == "device_memory"
+
+
+def test_an_earlier_attempts_end_explains_nothing(run: Run):
+    run.log_path.write_text("CUDA out of memory\n=== attempt 2 ===\nstep 5/9\n")
+    assert cause_of_death(run, KILLED, []).code == "killed"
 
 
 def test_a_kill_by_the_kernel_is_told_from_another_kill(run: Run):

@@ -1,0 +1,40 @@
+"""The training form says beforehand whether it fits the card that the settings allow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from backend.messages import LANGUAGES, message
+from backend.workspace import Settings, Workspace
+from tests.pages.browsing import markup, visit
+from tests.pages.test_memory import write
+
+
+def real(folder: Path, budget: float | None) -> Workspace:
+    settings = Settings(name="real", assets=write(folder / "zoo"), memory_budget_gib=budget)
+    return Workspace.create(folder / "space", settings)
+
+
+def verdicts(app) -> list[str]:
+    boxes = [*app.error, *app.warning, *app.success]
+    return [box.value.replace("\\", "") for box in boxes]
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_the_stages_own_defaults_do_not_fit_24_gb(tmp_path: Path, monkeypatch, lang: str):
+    app = visit("training", real(tmp_path, 24), monkeypatch, lang, stage="finetune")
+    start = message("memory.verdict.no", lang).split("{")[0]
+    assert any(start in text for text in verdicts(app))
+    assert message("memory.part.optimizer", lang) in markup(app)
+
+
+def test_a_large_card_fits(tmp_path: Path, monkeypatch):
+    app = visit("training", real(tmp_path, 80), monkeypatch, stage="finetune")
+    assert any("Fits" in text for text in verdicts(app))
+
+
+def test_without_a_card_nothing_is_said(tmp_path: Path, monkeypatch):
+    app = visit("training", real(tmp_path, None), monkeypatch, stage="finetune")
+    assert not any("GiB" in text for text in verdicts(app))

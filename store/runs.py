@@ -106,7 +106,7 @@ def trail(workspace: Workspace, run_id: str) -> list[RunSpec]:
         spec = _spec(Run(workspace.runs / current)) if current not in found else None
         if spec is not None:
             found[current] = spec
-            waiting += [name for name in _named(spec) if _is_run(workspace, name)]
+            waiting += [name for name in named(spec) if _is_run(workspace, name)]
     return list(found.values())
 
 
@@ -115,7 +115,7 @@ def _is_run(workspace: Workspace, name: str) -> bool:
     return plain and (workspace.runs / name / "run.json").is_file()
 
 
-def _named(spec: RunSpec) -> list[str]:
+def named(spec: RunSpec | RunRow) -> list[str]:
     """Every text that may name a run or a dataset version: inputs first, then parameters."""
     values: list[Any] = [*spec.inputs.values()]
     for value in spec.parameters.values():
@@ -127,7 +127,7 @@ def _through(spec: RunSpec, specs: dict[str, RunSpec]) -> list[RunSpec]:
     found = {spec.run_id: spec}
     waiting = [spec]
     while waiting:
-        for name in _named(waiting.pop(0)):
+        for name in named(waiting.pop(0)):
             if name in specs and name not in found:
                 found[name] = specs[name]
                 waiting.append(specs[name])

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pages.widgets.deletion import delete_run, runs_built_on
 
-from backend.errors import UsageError
+from backend.errors import InputError, UsageError
 from backend.runs import Run, State
+from backend.supervisor import delete
 from backend.workspace import Workspace
 from pages.widgets import run_view as module
 from pages.widgets.charts import MAX_POINTS, training_figure
 from pages.widgets.colors import OKABE_ITO, run_color
+from store.runs import named, run_rows
 from tests.pages.browsing import markup, sound, visit, words
 from tests.pages.workspaces import add_metrics, add_run, empty, half_finished
 
@@ -114,8 +115,9 @@ def test_a_run_keeps_its_color():
 
 def test_deleting_demands_the_name(tmp_path: Path):
     space = half_finished(tmp_path / "half")
-    assert [row.id for row in runs_built_on(space, RUNNING)] == ["20261124-120000-evaluate-9999"]
-    with pytest.raises(UsageError):
-        delete_run(space, RUNNING)
-    delete_run(space, FAILED)
+    built = [row.id for row in run_rows(space) if RUNNING in named(row)]
+    assert built == ["20261124-120000-evaluate-9999"]
+    with pytest.raises(InputError):
+        delete(Run(space.runs / RUNNING))
+    delete(Run(space.runs / FAILED))
     assert not (space.runs / FAILED).exists()

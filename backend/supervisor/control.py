@@ -80,7 +80,11 @@ def adopt_orphans(workspace: Workspace) -> list[Run]:
     """Give a supervisor to every run that waits or runs without one; says which."""
     adopted = []
     for run in Run.all(workspace):
-        status = run.status()
+        try:
+            status = run.status()
+        except (SynthLoopError, ValueError):
+            # Its files are broken: whoever opens it is told, and the others are looked after.
+            continue
         if not status.state.ended and not status.supervised:
             spawn(run)
             adopted.append(run)
@@ -91,7 +95,10 @@ def queue(workspace: Workspace) -> list[Run]:
     """Runs that wait for their device, first in line first."""
     waiting = []
     for run in Run.all(workspace):
-        status = run.written_status()
+        try:
+            status = run.written_status()
+        except (SynthLoopError, ValueError):
+            continue
         if status.state is State.QUEUED:
             waiting.append((status.queued_at or 0.0, run))
     return [run for _, run in sorted(waiting, key=lambda one: (one[0], one[1].id))]

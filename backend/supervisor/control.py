@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator
 
-from backend.errors import InputError, UsageError
+from backend.errors import InputError, SynthLoopError, UsageError
 from backend.files import write_json
 from backend.runs import Run, RunStatus, State
 from backend.stages import STAGES

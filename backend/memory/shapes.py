@@ -161,7 +161,7 @@ class ModelShape:
 
     @classmethod
     def of_workspace(cls, workspace: Workspace) -> ModelShape:
-        """The sizes of the workspace's own model zoo.
+        """The sizes of the workspace's own model zoo; the kit's where it is not fetched yet.
 
         Raises:
             InputError: A configuration file is missing or lacks a field; names it.
@@ -169,6 +169,9 @@ class ModelShape:
         llm = workspace.asset("llm") / "config.json"
         clip = workspace.asset("vision_tower") / "config.json"
         aux = workspace.asset("vision_tower_aux") / "open_clip_config.json"
+        known = workspace.settings.profile == "mgm-2b"
+        if known and not any(path.exists() for path in (llm, clip, aux)):
+            return MGM_2B
         return read_shape(llm, clip, aux)
 
 

@@ -19,8 +19,18 @@ _NANO: dict[str, Any] = {
 _DEFAULTS: dict[Profile, dict[str, dict[str, Any]]] = {
     "starter": {
         "prepare": {"sample_cap": 2000},
-        "pretrain": _NANO | {"global_batch_size": 16, "learning_rate": 2e-3, "epochs": 3.0},
-        "finetune": _NANO | {"method": "lora", "global_batch_size": 16, "learning_rate": 1e-3},
+        "pretrain": _NANO | {"global_batch_size": 16, "learning_rate": 2e-3, "epochs": 2.0},
+        "finetune": _NANO
+        | {
+            "method": "lora",
+            "lora_rank": 16,
+            "lora_alpha": 32.0,
+            "lora_dropout": 0.0,
+            "global_batch_size": 8,
+            "micro_batch_size": 8,
+            "learning_rate": 1e-3,
+            "epochs": 2.0,
+        },
         "evaluate": {"batch_size": 64},
         "loop": {"method": "lora", "sample_cap": 2000},
     },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import tempfile
 from pathlib import Path
@@ -27,6 +28,9 @@ def main(arguments: list[str]) -> int:
     keep.add_argument("folder", type=Path)
     commands.add_parser("memory", help="show the measured tables")
     asked = top.parse_args(arguments)
+    # torchao tells each time that it was built for another torch, and is told so by torch.
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     if asked.command == "gpu":
         from tests.benchmarks.gpu import run
 

@@ -15,13 +15,18 @@ from tests.benchmarks.predictions import RESULTS
 FILE = RESULTS / "measured.json"
 KEPT = (
     "name", "group", "state", "error", "peak", "phases", "host", "paged_bytes", "pinned",
-    "step_peaks", "told",
+    "step_peaks", "steps", "told",
     "device", "device_used", "device_reserved", "speed", "losses", "asked", "try", "imported_s",
     "total_s", "started_at", "ended_at", "waited_s", "largest_difference", "noise", "curves",
     "fp32_error", "bf16_error", "bf16_against_cpu", "largest_logit", "loss", "fp32_loss",
     "bf16_loss", "bf16_cpu_loss",
 )  # fmt: skip
 """Of a result; the rest (paths, whole parameters) tells nothing to anybody else."""
+CUT_OFF = ("deadline", "timeout")
+"""States of jobs that were ended from outside; what they measured until then is kept."""
+SETTLED = 2
+"""Steps after which a peak is that of the whole run: the first one begins without the optimizer's
+states."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,27 @@ class Row:
         return bool(self.result["state"] == "done")
 
     @property
+    def cut_off(self) -> bool:
+        """Whether it was ended from outside, by the deadline or its time-out."""
+        return self.result["state"] in CUT_OFF
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps that were completed."""
+        return int(self.result.get("steps") or len(self.result.get("losses") or []))
+
+    @property
+    def ended(self) -> str:
+        """How it ended, in words."""
+        if self.done:
+            return f"{self.steps} steps"
+        if self.cut_off:
+            return f"cut off after {self.steps} of {self.job.parameters['max_steps']} steps"
+        return "out of memory" if self.result["state"] == "oom" else "failed"
+
+    @property
     def allocated(self) -> int | None:
-        """Measured peak, bytes; None where the run did not come to its end, or on a processor."""
+        """Measured peak, bytes; None where too little ran to know it, or on a processor."""
         return self._peak("allocated")
 
     @property
@@ -55,7 +79,8 @@ class Row:
 
     def _peak(self, name: str) -> int | None:
         value = (self.result.get("peak") or {}).get(name)
-        return int(value) if self.done and value else None
+        settled = self.done or (self.cut_off and self.steps >= SETTLED)
+        return int(value) if settled and value else None
 
 
 def collect(folder: Path, file: Path = FILE) -> None:
@@ -78,7 +103,10 @@ def collect(folder: Path, file: Path = FILE) -> None:
 
 
 def rows(measured: Path = FILE, predicted: Path = PREDICTIONS) -> list[Row]:
-    """Every job that ran, its last try, in the order of the results."""
+    """Every job that ran, its last try, in the order of the results.
+
+    A job that was cut off before its first step was completed is none.
+    """
     known = {job["name"]: job for job in json.loads(predicted.read_text())["jobs"]}
     last: dict[str, Row] = {}
     for result in results(measured):
@@ -87,7 +115,7 @@ def rows(measured: Path = FILE, predicted: Path = PREDICTIONS) -> list[Row]:
             # A smaller micro-batch than the predicted one was tried.
             changed = result["try"] and job.group == "speed"
             last[job.name] = Row(job, result, None if changed else known.get(job.name))
-    return list(last.values())
+    return [row for row in last.values() if row.steps or not row.cut_off]
 
 
 def results(measured: Path = FILE) -> Iterator[dict[str, Any]]:

@@ -68,8 +68,8 @@ def verdicts(prediction: Prediction) -> dict[str, str]:
 def estimates(settings: MemorySettings) -> dict[str, int]:
     """Bytes on the device by the formulas of `accelerate estimate-memory` and DeepSpeed.
 
-    Neither knows activations, logits or pictures. accelerate's is for Adam in mixed precision
-    over all weights; DeepSpeed's is for its ZeRO stages, with what is trained as parameters.
+    Neither knows activations, logits, pictures or frozen parts. accelerate's is for Adam over all
+    weights; DeepSpeed's is for its ZeRO stages.
     """
     from accelerate.commands.estimate import estimate_training_usage
     from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
@@ -77,7 +77,8 @@ def estimates(settings: MemorySettings) -> dict[str, int]:
 
     told: dict[str, int] = {}
     if settings.method == "full":
-        usage = estimate_training_usage(4 * MGM_2B.parameters, "bfloat16")
+        kind = "float32" if settings.precision == "fp32" else "bfloat16"
+        usage = estimate_training_usage(4 * MGM_2B.parameters, kind)
         told["accelerate"] = int(max(usage.values()))
     offload = settings.offload != "none"
     if settings.zero_stage in (1, 2):

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def tables() -> str:
     """Everything, as Markdown."""
     parts = [
         f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, "
-        f"medians of {REPEATS}.",
+        f"medians.",
         "### The page's process",
         _page(),
         f"### A curve of {POINTS:,} points with {SPIKES} spikes in {BUDGET:,}",
@@ -50,7 +50,7 @@ def _page() -> str:
             ("SynthLoop", []),
             ("the same, with torch and transformers in the process", ["torch", "transformers"]),
         ):
-            runs = [_page_once(f"{folder}/space", modules) for _ in range(3)]
+            runs = [page_once(f"{folder}/space", modules) for _ in range(3)]
             seconds = statistics.median(run["seconds"] for run in runs)
             size = statistics.median(run["megabytes"] for run in runs)
             heavy = ", ".join(runs[0]["heavy"]) or "none"
@@ -58,7 +58,8 @@ def _page() -> str:
     return _table(("overview drawn in a fresh process", "s", "MB", "heavy modules"), lines)
 
 
-def _page_once(workspace: str, modules: list[str]) -> dict[str, Any]:
+def page_once(workspace: str, modules: Sequence[str] = ()) -> dict[str, Any]:
+    """What `page_process` measured."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.benchmarks.page_process", workspace, *modules],
         capture_output=True, text=True, timeout=120, check=True,

@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backend.memory.cards import CARDS, usable
 from backend.memory.parts import GIB
+from backend.memory.settings import MemorySettings
 from tests.benchmarks.configurations import COMMON, REFERENCE, Job
-from tests.benchmarks.measured import FILE, Row, environment, rows
+from tests.benchmarks.measured import CUT_OFF, FILE, Row, environment, results, rows
 from tests.benchmarks.predictions import FILE as PREDICTIONS
-from tests.benchmarks.predictions import predict_job, verdicts
+from tests.benchmarks.predictions import predict_job, settings_of_job, verdicts
 
 LAST_STEPS = 18
 """Steps whose mean is a learning run's final loss: two epochs of the 300 pairs."""
 QUIET = {*COMMON, "max_steps", "learning_rate"}
-TRACED = ("memory", "border", "fit")
-"""Groups whose peaks were predicted to be judged."""
+WANTED = 30
+"""Distinct configurations that were to be measured."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,15 @@ class Accuracy:
     """How far predictions are from measurements.
 
     Attributes:
-        count: Configurations.
+        count: Jobs with a measured peak and a prediction.
+        distinct: Configurations among them that differ in more than their number of steps.
         median: Of the absolute relative errors of the allocated peak.
         worst: Likewise.
         false_fits: Configurations that were said to fit and did not: (name, GB of the card).
     """
 
     count: int
+    distinct: int
     median: float
     worst: float
     false_fits: tuple[tuple[str, int], ...]
@@ -58,8 +61,9 @@ def accuracy(measured: Sequence[Row], *, now: bool = False) -> Accuracy:
     A configuration fits a card when it ran under that card's cap. Those that ran without a cap
     fit when their measured peak does.
     """
-    judged = [row for row in measured if row.job.group in TRACED and row.foreseen]
+    judged = [row for row in measured if row.foreseen]
     errors = [abs(value) for row in judged if (value := error(row, now=now)) is not None]
+    settings = {_distinct(row.job) for row in judged if row.allocated is not None}
     false_fits = []
     for row in judged:
         assert row.foreseen is not None
@@ -74,10 +78,17 @@ def accuracy(measured: Sequence[Row], *, now: bool = False) -> Accuracy:
                 false_fits.append((row.job.name, size))
     return Accuracy(
         len(errors),
+        len(settings),
         statistics.median(errors) if errors else 0.0,
         max(errors, default=0.0),
         tuple(false_fits),
     )
+
+
+def _distinct(job: Job) -> MemorySettings:
+    """What decides a job's memory; how often gradients are added up does not, once it is twice."""
+    settings = settings_of_job(job)
+    return replace(settings, gradient_accumulation=min(2, settings.gradient_accumulation))
 
 
 def render(measured: Path = FILE) -> str:
@@ -91,7 +102,7 @@ def render(measured: Path = FILE) -> str:
     parts = [
         f"{where['device']}, driver {where['driver']}; Python {where['python']}, {versions}. "
         f"Predicted {predicted['made_at']} (commit {predicted['commit'][:9]}), "
-        f"measured {where['time']}.",
+        f"measured {where['time']}. {_missing(measured)}",
         "### Memory: predicted on a CPU beforehand, measured on the device",
         _memory(found),
         "### Presets",
@@ -131,18 +142,27 @@ def _what(job: Job) -> str:
     return f"{' '.join(words)}; {length}".replace("|", "/")
 
 
+def _missing(measured: Path) -> str:
+    """How much of what was to be measured was not."""
+    states = [result["state"] for result in results(measured)]
+    cut = sum(state in CUT_OFF for state in states)
+    return (
+        f"Of {len(states)} jobs {states.count('done')} came to their end, {cut} were cut off "
+        f"at the deadline, {states.count('not_started')} were not run."
+    )
+
+
 def _memory(found: Sequence[Row]) -> str:
     lines = []
     for row in found:
-        if row.foreseen is None or row.job.group not in TRACED:
+        if row.foreseen is None:
             continue
         before, now = error(row), error(row, now=True)
         others = row.foreseen["others"]
-        state = "ran" if row.done else "out of memory" if row.result["state"] == "oom" else "–"
         cap = "" if row.job.cap_gib is None else f"{row.job.cap_gib:.1f}"
         lines.append(
             [
-                row.job.name, _what(row.job), cap, state,
+                row.job.name, _what(row.job), cap, row.ended,
                 _gib(row.foreseen["peak_allocated"]), _gib(row.allocated),
                 "–" if before is None else f"{100 * before:+.1f} %",
                 "–" if now is None else f"{100 * now:+.1f} %",
@@ -155,11 +175,14 @@ def _memory(found: Sequence[Row]) -> str:
         "error of today's code", "reserved, predicted", "reserved", "accelerate", "DeepSpeed",
     )  # fmt: skip
     before, now = accuracy(found), accuracy(found, now=True)
+    short = "" if before.distinct >= WANTED else f"; {WANTED} were to be measured"
     told = (
-        f"{before.count} configurations: median error {100 * before.median:.1f} %, worst "
-        f"{100 * before.worst:.1f} %, {len(before.false_fits)} said to fit that do not. With "
-        f"today's code: {100 * now.median:.1f} %, {100 * now.worst:.1f} %, "
-        f"{len(now.false_fits)}. GiB; accelerate and DeepSpeed are their own estimators."
+        f"{before.count} jobs with a measured peak, {before.distinct} distinct configurations"
+        f"{short}. Median error {100 * before.median:.1f} %, worst {100 * before.worst:.1f} %, "
+        f"{len(before.false_fits)} said to fit that do not. With today's code, which was changed "
+        f"after the measurement: "
+        f"{100 * now.median:.1f} %, {100 * now.worst:.1f} %, {len(now.false_fits)}. GiB; "
+        "accelerate and DeepSpeed are their own estimators, where they apply (– where not)."
     )
     return f"{told}\n\n{table(head, lines)}"
 
@@ -170,21 +193,22 @@ def _presets(found: Sequence[Row]) -> str:
         if row.job.group not in ("fit", "kit", "speed"):
             continue
         speed = row.result.get("speed")
-        host = row.result["host"]
-        paged = row.result.get("paged_bytes") or 0
-        steps = len(row.result.get("losses") or [])
+        host = row.result.get("host") or {}
+        own = host["anonymous"] + host["shared"] if host else None
         lines.append(
             [
                 row.job.name, _what(row.job),
                 "" if row.job.cap_gib is None else f"{row.job.cap_gib:.1f}",
-                f"{steps} steps of {row.job.parameters['global_batch_size']}"
-                if row.done
-                else str(row.result["state"]),
-                _gib(row.allocated), _gib(row.reserved), _gib(host["rss"]), _gib(paged),
+                f"{row.ended} of {row.job.parameters['global_batch_size']}",
+                _gib(row.allocated), _gib(row.reserved), _gib(host.get("rss")), _gib(own),
+                _gib(row.result.get("paged_bytes")), _gib(predict_job(row.job).host),
                 "–" if not speed else f"{speed['samples_per_second']:.1f}",
             ]
         )  # fmt: skip
-    head = ("run", "what", "cap", "outcome", "allocated", "reserved", "host", "paged", "samples/s")
+    head = (
+        "run", "what", "cap", "outcome", "allocated", "reserved", "host, resident",
+        "host without mapped files", "paged", "host, predicted by today's code", "samples/s",
+    )  # fmt: skip
     return table(head, lines)
 
 
@@ -223,10 +247,12 @@ def _learning(found: Sequence[Row]) -> str:
         adapters = "lora" in json.dumps(row.job.parameters)
         reference = finals.get(references["lora" if adapters else ""])
         away = "–" if final is None or not reference else f"{100 * (final / reference - 1):+.2f} %"
+        if row.job.name in references.values():
+            away = "is the reference"
         first = statistics.fmean(row.result["losses"][:LAST_STEPS]) if row.done else None
         lines.append(
             [
-                row.job.name, _what(row.job).split(";")[0],
+                row.job.name, _what(row.job).split(";")[0], row.ended,
                 "–" if first is None else f"{first:.4f}",
                 "–" if final is None else f"{final:.4f}", away,
             ]
@@ -234,6 +260,7 @@ def _learning(found: Sequence[Row]) -> str:
     head = (
         "run",
         "what",
+        "outcome",
         f"first {LAST_STEPS} steps",
         f"last {LAST_STEPS} steps",
         "against fp32 master",

@@ -39,7 +39,6 @@ PACKAGES = (
     "tokenizers",
     "safetensors",
     "bitsandbytes",
-    "torchao",
     "py-data-juicer",
     "datasets",
     "pyarrow",

@@ -33,7 +33,7 @@ class RunRow:
     name: str = ""
     """What a person called it."""
     name_behind: str = ""
-    """What a person called the nearest run that it builds on."""
+    """What a person called the nearest run that it builds on; of a loop, which one it is."""
     created_at: float | None = None
     started_at: float | None = None
     ended_at: float | None = None
@@ -162,7 +162,7 @@ def _complete(
         stage=spec.stage,
         state=status.state,
         name=spec.name,
-        name_behind=next((s.name for s in behind if s.name), ""),
+        name_behind=next((s.name for s in behind if s.name), str(spec.parameters.get("loop", ""))),
         created_at=spec.created_at,
         started_at=status.started_at,
         ended_at=status.ended_at,

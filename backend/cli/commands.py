@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from backend.cli import data, planning, runs, serving, workspaces
+from backend.cli import data, judging, planning, runs, serving, workspaces
 from backend.errors import SynthLoopError
 
 DEFAULT_WORKSPACE = "workspace"
@@ -47,6 +47,6 @@ def parser() -> argparse.ArgumentParser:
         help="the workspace's folder (default: %(default)s)",
     )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    for module in (workspaces, runs, planning, data, serving):
+    for module in (workspaces, runs, planning, judging, data, serving):
         module.add_commands(commands)
     return top

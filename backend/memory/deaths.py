@@ -36,7 +36,8 @@ SIGNS: tuple[tuple[str, re.Pattern[str]], ...] = (
         re.compile(
             r"undefined symbol|No module named '(?:transformers\.deepspeed|torch\._six)'|"
             r"ImportError: cannot import name|numpy\.dtype size changed|_ARRAY_API not found|"
-            r"compiled using NumPy 1|does not match the version torch was compiled with|"
+            r"compiled using NumPy 1|"
+            r"does not match the version torch was compiled with(?!.*accepting)|"
             r"mismatches the version that was used to compile|no kernel image is available|"
             r"operator torchvision::nms does not exist|NVIDIA driver on your system is too old|"
             r"driver version is insufficient|lib(?:cudart|cudnn|cublas|nvrtc)\S*: cannot open|"

@@ -155,6 +155,9 @@ def explain_log(
     with path.open("rb") as file:
         head = file.read(TAIL_BYTES).decode(errors="replace")
     lines = tail(path)
+    if any("'train_runtime'" in line for line in lines):
+        # The Trainer's summary comes after the last step: whatever was printed killed nothing.
+        return None
     found = traces(lines)
     sign = last_sign(lines)
     if sign is None and not found:

@@ -175,3 +175,37 @@ def test_a_port_that_is_taken_is_refused():
         port = other.getsockname()[1]
         with pytest.raises(UsageError, match="another port"):
             check_port("127.0.0.1", port)
+
+
+def _kit_log(path: Path, scale: float) -> Path:
+    lines = []
+    for step in range(1, 61):
+        loss = scale * (6 - step / 20)
+        values = f"'loss': {loss:.4f}, 'learning_rate': 0.001, 'epoch': {step / 60:.2f}"
+        lines.append("{" + values + "}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_a_foreign_log_is_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["judge", str(_kit_log(tmp_path / "good.log", 1.0))]) == 0
+    assert "healthy" in capsys.readouterr().out
+    assert main(["judge", str(_kit_log(tmp_path / "sick.log", 1e11)), "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["healthy"] is False
+    assert told["findings"][0]["level"] == "error"
+
+
+def test_a_log_without_training_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "x.log").write_text("hello\n")
+    assert main(["judge", str(tmp_path / "x.log")]) == 1
+    assert "no training step" in capsys.readouterr().err
+
+
+REAL_LOG = Path(__file__).parents[3] / "shared" / "data" / "kit_run" / "pretrain.log"
+
+
+@pytest.mark.skipif(not REAL_LOG.is_file(), reason="the kit's real log lies beside the checkout")
+def test_the_kits_real_run_is_judged_healthy_and_alive(capsys: pytest.CaptureFixture[str]):
+    assert main(["judge", str(REAL_LOG)]) == 0
+    assert "healthy" in capsys.readouterr().out

@@ -8,8 +8,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-REAL_PAIRS = Path(__file__).parents[3] / "shared" / "data" / "better_synth_300"
-
 
 def main(arguments: list[str]) -> int:
     """Run what was asked for; its exit code."""
@@ -17,7 +15,7 @@ def main(arguments: list[str]) -> int:
     commands = top.add_subparsers(dest="command")
     gpu = commands.add_parser("gpu", help="memory, speed and learning on this machine's device")
     gpu.add_argument("--out", type=Path, required=True, help="folder for the results")
-    gpu.add_argument("--data", type=Path, default=REAL_PAIRS, help="real pairs with their pictures")
+    gpu.add_argument("--data", type=Path, required=True, help="real pairs: stage_1.json and images")
     gpu.add_argument("--work", type=Path, help="scratch folder (20 GB)")
     gpu.add_argument("--seconds", type=float, default=3600, help="time for everything")
     gpu.add_argument("--tiny", action="store_true", help="a dry run with a tiny model")

@@ -187,6 +187,28 @@ def _memory(found: Sequence[Row]) -> str:
     return f"{told}\n\n{table(head, lines)}"
 
 
+def brief(found: Sequence[Row]) -> str:
+    """The measured peaks beside what was said before, as README shows them; nothing of today."""
+    lines = []
+    for row in found:
+        before = error(row)
+        if row.foreseen is None or before is None:
+            continue
+        others = row.foreseen["others"]
+        lines.append(
+            [
+                row.job.name, row.ended, _gib(row.foreseen["peak_allocated"]),
+                _gib(row.allocated), f"{100 * before:+.1f} %", _gib(row.reserved),
+                _gib(others.get("accelerate")), _gib(others.get("deepspeed")),
+            ]
+        )  # fmt: skip
+    head = (
+        "configuration", "outcome", "predicted before", "measured", "error", "reserved",
+        "accelerate", "DeepSpeed",
+    )  # fmt: skip
+    return table(head, lines)
+
+
 def _presets(found: Sequence[Row]) -> str:
     lines = []
     for row in found:

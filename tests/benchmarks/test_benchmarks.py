@@ -15,11 +15,12 @@ from tests.benchmarks.configurations import Job, all_jobs, memory_jobs
 from tests.benchmarks.gate import Gate
 from tests.benchmarks.measured import Row
 from tests.benchmarks.processor import page_once
-from tests.benchmarks.render import accuracy, render
+from tests.benchmarks.render import accuracy, brief, render
 from tests.benchmarks.texts import Length, tokenizer_of, write_samples
 from tests.benchmarks.texts import measured as sizes
 
 GIB = 2**30
+README = Path(__file__).with_name("README.md")
 ZOO = Path(__file__).parents[2] / "backend" / "starter" / "zoo" / "llm"
 RECORDS = [
     {
@@ -140,6 +141,9 @@ class TestCommittedTable:
         assert "19 came to their end, 7 were cut off at the deadline, 56 were not run" in text
         assert "12 distinct configurations; 30 were to be measured" in text
         assert "| card-8-qlora-below |" not in text
+
+    def test_readme_shows_the_measured_peaks(self):
+        assert brief(measured.rows()) in README.read_text()
 
 
 def test_a_peak_counts_from_the_step_on_that_has_every_state():

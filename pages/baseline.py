@@ -8,11 +8,9 @@ from backend.runs import Run
 from pages.widgets.colors import icon
 from pages.widgets.forms import stage_form
 from pages.widgets.gallery import style
-from pages.widgets.inputs import run_label
-from pages.widgets.loop_view import loop_view
+from pages.widgets.loop_view import loop_panel
 from pages.widgets.text import t, workspace
 from pages.widgets.url import keep, restore
-from store.runs import run_rows
 
 STEPS = ("prepare", "pretrain", "finetune", "evaluate")
 
@@ -21,34 +19,9 @@ def show() -> None:
     """The page."""
     style()
     st.title(t("baseline.title"))
-    space = workspace()
-    rows = [
-        row
-        for row in run_rows(space)
-        if row.stage == "loop" and row.parameters.get("loop") == "baseline"
-    ]
-    if not rows:
-        st.markdown(t("baseline.empty"))
     asked = st.query_params.get("clone", "")
-    cloned = Run.find(space, asked).spec.stage if asked else ""
-    with st.expander(
-        t("baseline.loop"), icon=icon("all_inclusive"), expanded=not rows or cloned == "loop"
-    ):
-        stage_form("loop", hidden=("loop", "recipe"), defaults={"loop": "baseline"})
-    if rows:
-        known = {row.id: row for row in rows}
-        restore("run", list(known), rows[0].id)
-        run_id = st.selectbox(
-            t("baseline.choose"),
-            list(known),
-            format_func=lambda name: (
-                f"{run_label(known[name])} · {t(f'state.{known[name].state}')}"
-            ),
-            key="run",
-            on_change=keep("run", rows[0].id, _forget_child),
-            width=520,
-        )
-        loop_view(Run.find(space, run_id))
+    cloned = Run.find(workspace(), asked).spec.stage if asked else ""
+    loop_panel("baseline", hidden=("recipe", "baseline_loop"))
     with st.expander(
         t("baseline.single"), icon=icon("format_list_numbered"), expanded=cloned in STEPS
     ):
@@ -74,10 +47,6 @@ def _single(cloned: str) -> None:
 
 def _to_run(run: Run) -> None:
     st.switch_page("pages/runs.py", query_params={"run": run.id})
-
-
-def _forget_child() -> None:
-    st.query_params.pop("child", None)
 
 
 show()

@@ -227,7 +227,7 @@ def category_rows(pairs: pa.Table) -> list[CategoryRow]:
         groups[row["category"]].append((row["candidate"], row["baseline"]))
     return [
         CategoryRow(
-            name,
+            known_text(f"category.{name}", name),
             100 * sum(ours for ours, _ in scores) / len(scores),
             100 * sum(theirs for _, theirs in scores) / len(scores),
             len(scores),

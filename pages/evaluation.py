@@ -19,6 +19,7 @@ from pages.widgets.scores import contract_text, metric_entry, score_metric
 from pages.widgets.states import empty, switch_link
 from pages.widgets.text import duration, escape, t, workspace
 from pages.widgets.url import keep, restore
+from pages.widgets.words import known_text
 from store.answers import Score, latest_answers, question_page, run_scores
 from store.runs import RunRow, run_row, run_rows
 from store.thumbnails import question_thumbnails
@@ -170,7 +171,9 @@ def questions(space: Workspace, run: Run, score: Score) -> None:
         category = st.selectbox(
             t("evaluation.category"),
             names,
-            format_func=lambda name: name or t("evaluation.all"),
+            format_func=lambda name: (
+                known_text(f"category.{name}", name) if name else t("evaluation.all")
+            ),
             key="category",
             on_change=keep("category", "", _first_page),
             width=240,

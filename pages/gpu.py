@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import plotly.graph_objects as go
 import psutil
@@ -18,9 +19,11 @@ from backend.runs import Run
 from pages.widgets.cards import Figure, figures
 from pages.widgets.charts import CONFIG
 from pages.widgets.colors import OKABE_ITO, icon, run_color
+from pages.widgets.inputs import run_label
 from pages.widgets.states import switch_link
 from pages.widgets.text import UNKNOWN, escape, gib, html, number, t, workspace
 from store.devices import Recent, Series, recent
+from store.runs import run_rows
 
 _GRID = "rgba(128,128,128,0.2)"
 _GIB = 1 << 30
@@ -207,7 +210,11 @@ def _lately() -> None:
     if not found.host:
         st.caption(t("gpu.lately.none"))
         return
-    names = {run_id: run_words(Run.find(space, run_id)) for run_id in found.host}
+    # A loop's own line would repeat those of its steps, which are its processes.
+    rows = {row.id: row for row in run_rows(space) if row.stage != "loop"}
+    host = {run_id: one for run_id, one in found.host.items() if run_id in rows}
+    found = replace(found, host=host)
+    names = {run_id: run_label(rows[run_id]) for run_id in host}
     st.plotly_chart(
         lately_figure(found, names, now), key="lately", config=CONFIG, alt=t("gpu.lately")
     )

@@ -7,10 +7,10 @@ import time
 
 import plotly.graph_objects as go
 import streamlit as st
-from backend.profiles import defaults
 from plotly.subplots import make_subplots
 
 from backend.errors import SynthLoopError
+from backend.profiles import defaults
 from backend.runs import Run, State
 from backend.supervisor import start, stop
 from backend.workspace import Workspace
@@ -147,8 +147,7 @@ def _start(space: Workspace, name: str) -> None:
         return
     del st.session_state[key]
     st.toast(t("form.started", stage=t("stage.loop")), icon=icon("play_arrow"))
-    page = "baseline" if name == "baseline" else "runs"
-    st.switch_page(f"pages/{page}.py", query_params={"run": run.id})
+    st.switch_page(f"pages/{name}.py", query_params={"run": run.id})
 
 
 def _scores(now: Standing) -> None:

@@ -29,11 +29,11 @@ def show() -> None:
     """The page."""
     style()
     space = workspace()
+    st.title(t("runs.title"))
     asked = st.query_params.get("run")
     if asked:
         _one(space, asked)
         return
-    st.title(t("runs.title"))
     rows = run_rows(space)
     if not rows:
         empty(t("runs.empty"), t("runs.empty.step"), t("runs.empty.button"), "pages/baseline.py")
@@ -135,7 +135,7 @@ def _columns(rows: list[RunRow]) -> dict[str, list[Any]]:
     now = time.time()
     return {
         "state": [state_words(row.state, row.reason) for row in rows],
-        "name": [row.name or row.name_behind or row.id[-4:] for row in rows],
+        "name": [_name(row) for row in rows],
         "stage": [known_text(f"stage.{row.stage}", row.stage) for row in rows],
         "data": [row.dataset for row in rows],
         "method": [row.method for row in rows],
@@ -151,12 +151,16 @@ def _columns(rows: list[RunRow]) -> dict[str, list[Any]]:
     }
 
 
+def _name(row: RunRow) -> str:
+    return row.name or row.name_behind or str(row.parameters.get("loop") or row.id[-4:])
+
+
 def _column_config() -> dict[str, Any]:
     column = st.column_config
     return {
         "state": column.TextColumn(t("runs.state"), width=88),
-        "name": column.TextColumn(t("runs.name"), width=176),
-        "stage": column.TextColumn(t("runs.stage"), width=112),
+        "name": column.TextColumn(t("runs.name"), width=160),
+        "stage": column.TextColumn(t("runs.stage"), width=128),
         "data": column.TextColumn(t("runs.data")),
         "method": column.TextColumn(t("runs.method"), width=72),
         "loss": column.NumberColumn(t("run.loss"), format="%.3f", width=72),

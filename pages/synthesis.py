@@ -15,6 +15,7 @@ from pages.widgets.check_list import check_list
 from pages.widgets.forms import open_run, stage_form
 from pages.widgets.gallery import style
 from pages.widgets.inputs import choosable, run_label
+from pages.widgets.loop_view import loop_panel
 from pages.widgets.preview_view import preview_view
 from pages.widgets.quality import against_seed, analysis, figures
 from pages.widgets.recipe_draft import DRAFT, save
@@ -35,7 +36,7 @@ from store.datasets import dataset_row
 from store.funnel import dataset_funnel, run_funnel
 from store.runs import RunRow, run_rows
 
-_PARTS = ("recipe", "runs", "analyze", "verify")
+_PARTS = ("loop", "recipe", "runs", "analyze", "verify")
 _PREVIEWED = 20
 _TEMPLATE = "recipe template"
 
@@ -46,19 +47,22 @@ def show() -> None:
     st.title(t("synthesis.title"))
     space = workspace()
     rows = [row for row in run_rows(space) if row.problem is None]
-    going = any(row.stage == "synthesize" and not row.state.ended for row in _full(rows))
-    restore("part", _PARTS, "runs" if going else "recipe")
+    going = any(row.parent is None and not row.state.ended for row in _full(rows))
+    asked = "recipe" if "recipe" in st.query_params else "loop"
+    restore("part", _PARTS, "runs" if going else asked)
     part = st.segmented_control(
         t("synthesis.part"),
         _PARTS,
         required=True,
         format_func=lambda name: t(f"synthesis.part.{name}"),
         key="part",
-        on_change=keep("part", None),
+        on_change=keep("part", None, _forget_run),
         label_visibility="collapsed",
     )
     try:
-        if part == "recipe":
+        if part == "loop":
+            loop_panel("synthesis")
+        elif part == "recipe":
             recipe(space, rows)
         elif part == "runs":
             runs(space, _full(rows))
@@ -113,7 +117,7 @@ def preview(space: Workspace, rows: list[RunRow], name: str) -> None:
                                index=references.index(usual), key="preview-dataset")  # fmt: skip
         writer = ""
         if writers:
-            writer = st.selectbox(t("parameter.captioner.label"), list(writers), width=200,
+            writer = st.selectbox(t("parameter.captioner.label"), list(writers), width=280,
                                   format_func=lambda run_id: run_label(writers[run_id]),
                                   key="preview-captioner")  # fmt: skip
         pressed = st.button(t("synthesis.preview.button"), icon=":material/science:",
@@ -294,6 +298,13 @@ def _to_run(run: Run) -> None:
     st.session_state.pop("part", None)
     st.query_params["part"] = "runs"
     open_run(run)
+
+
+def _forget_run() -> None:
+    """A run of one part is none of another."""
+    st.session_state.pop("run", None)
+    for name in ("run", "child"):
+        st.query_params.pop(name, None)
 
 
 def _to_recipe() -> None:

@@ -123,7 +123,8 @@ def _memory(figure: go.Figure, layers: MemoryLayers, predicted_peak: float | Non
         ("run.chart.reserved", layers.reserved, OKABE_ITO[4]),
         ("run.chart.allocated", layers.allocated, OKABE_ITO[0]),
     ]
-    if not any(len(curve) for _, curve, _ in shown):
+    on_device = any(len(curve) for _, curve, _ in shown)
+    if not on_device:
         host = layers.host if len(layers.host) else layers.process_tree
         shown = [("run.chart.host", host, OKABE_ITO[0])]
     for key, curve, color in shown:
@@ -144,7 +145,8 @@ def _memory(figure: go.Figure, layers: MemoryLayers, predicted_peak: float | Non
             )
     for key, level, dash in (
         ("run.chart.card", layers.total, "solid"),
-        ("run.chart.predicted", predicted_peak, "dash"),
+        # What was predicted is memory of the device; beside main memory it would mislead.
+        ("run.chart.predicted", predicted_peak if on_device else None, "dash"),
     ):
         if level is not None:
             figure.add_hline(

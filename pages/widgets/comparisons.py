@@ -68,7 +68,7 @@ def metrics_table(
         f'<th class="sl-number"><span class="sl-dot" style="background:{colors[one.row.id]}">'
         f"</span>{escape(labels[one.row.id])}"
         + (f'<div class="sl-label">{escape(t("compare.is_baseline"))}</div>'
-           if one is baseline else "")
+           if one is baseline and labels[one.row.id] != t("compare.is_baseline") else "")
         + "</th>"
         for one in found
     )  # fmt: skip

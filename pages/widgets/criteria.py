@@ -30,7 +30,9 @@ def criteria(space: Workspace, now: Standing) -> list[Criterion]:
         _memory(now),
         _steps(now),
         _loss(space, now),
-        Criterion("baseline", "passed" if now.baseline else "unknown"),
+        Criterion("baseline", "passed", now.baseline.label)
+        if now.baseline
+        else Criterion("baseline", "unknown"),
         _better(space, now),
     ]
 
@@ -47,8 +49,10 @@ def open_findings(space: Workspace, now: Standing) -> list[tuple[Run, Finding]]:
 
 def _memory(now: Standing) -> Criterion:
     row = now.training
-    if row is None or row.peak_memory is None or now.card is None:
+    if row is None:
         return Criterion("memory", "unknown")
+    if row.peak_memory is None or now.card is None:
+        return Criterion("memory", "unknown", t("criterion.no_device"))
     evidence = t("criterion.of", part=gib(row.peak_memory), whole=gib(now.card))
     return Criterion("memory", "passed" if row.peak_memory < now.card else "failed", evidence)
 

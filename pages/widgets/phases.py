@@ -199,7 +199,10 @@ def advice(now: Standing) -> Advice:
         return Advice("environment", "environment", values={"n": now.checks["failed"]})
     active = next((row for row in now.rows if row.state is State.RUNNING), None)
     if active is not None:
-        return Advice("watch", "runs", {"run": active.id}, {"run": active.label})
+        loops = {row.id: row for row in now.rows if row.stage == "loop"}
+        loop = loops.get(active.parent or active.id)
+        page = "runs" if loop is None else str(loop.parameters["loop"])
+        return Advice("watch", page, {"run": (loop or active).id}, {"run": active.label})
     last = next((row for row in now.rows if row.parent is None and row.state.ended), None)
     if last is not None and last.state in (State.FAILED, State.LOST):
         return Advice("failed", "runs", {"run": last.id}, {"run": last.label})

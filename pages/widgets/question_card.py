@@ -9,6 +9,7 @@ from typing import Any
 
 from pages.widgets.gallery import badge, picture
 from pages.widgets.text import t
+from pages.widgets.words import known_text
 from store.thumbnails import Thumbnail
 
 _OUTCOMES = {"right": "check", "partly": "contrast", "wrong": "close"}
@@ -24,7 +25,7 @@ def question_card(row: Mapping[str, Any], shown: Thumbnail) -> str:
     ]
     marks = [badge(t(f"evaluation.outcome.{outcome}"), _OUTCOMES[outcome], f"sl-{outcome}")]
     if row["category"]:
-        marks.append(badge(row["category"]))
+        marks.append(badge(known_text(f"category.{row['category']}", row["category"])))
     return _card(row, shown, marks, facts) + prompt_html(row["prompt"])
 
 

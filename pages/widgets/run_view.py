@@ -53,13 +53,12 @@ FORM_PAGES = {
     "verify": "synthesis",
     "report": "report",
     "submit": "report",
-    "loop": "baseline",
     "probe": "memory",
     "check": "environment",
     "fetch": "environment",
     "install": "environment",
 }
-"""Stage to the page that has its form."""
+"""Stage to the page that has its form; a loop's page has its name."""
 
 
 def run_view(run: Run) -> None:
@@ -143,7 +142,7 @@ def _actions(run: Run, row: RunRow) -> None:
         _do(lambda: resume(run), t("run.resumed"))
     if stage is None:
         return
-    page = FORM_PAGES[row.stage]
+    page = str(row.parameters["loop"]) if row.stage == "loop" else FORM_PAGES[row.stage]
     if st.button(
         t("run.clone"), icon=icon("content_copy"), key=f"clone-{run.id}", help=t("run.clone.help")
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -78,12 +79,16 @@ def test_what_the_driver_does_not_tell_is_a_dash_not_a_zero(workspace, monkeypat
 
 def test_the_last_minutes_are_drawn_from_what_runs_recorded(workspace, monkeypatch):
     run = add_run(workspace, "20261124-110000-finetune-aaaa", State.SUCCEEDED, name="first")
+    loop = add_run(workspace, "20261124-100000-loop-aaab", State.SUCCEEDED, name="its loop")
     now = time.time()
     for age in (30, 20, 10):
         device = {"index": 0, "used": 4 * GIB, "total": 24 * GIB, "utilization": 50}
         line = {"time": now - age, "devices": [device], "process": {"rss": 2 * GIB}}
         append_line(run.gpu_path, line)
+        append_line(loop.gpu_path, line)
     app = show(workspace, monkeypatch, DeviceReadings(error="no_driver"))
     [chart] = app.get("plotly_chart")
-    for name in ("GPU 0", "first"):
-        assert f'"name":"{name}"' in chart.proto.spec.replace('": "', '":"')
+    named = [trace.get("name") for trace in json.loads(chart.proto.spec)["data"]]
+    assert "GPU 0" in named
+    assert "first · Fine-tune aaaa" in named
+    assert not any("its loop" in str(name) for name in named), "its steps would be drawn twice"

@@ -37,6 +37,15 @@ def test_the_running_run_is_what_to_watch(tmp_path: Path):
     assert (step.page, step.query) == ("runs", {"run": "20261124-110000-finetune-1111"})
 
 
+def test_a_step_of_a_loop_is_watched_on_the_loops_page(tmp_path: Path):
+    space = empty(tmp_path / "one")
+    loop = "20261124-080000-loop-0001"
+    add_run(space, loop, State.RUNNING, {"loop": "synthesis"})
+    add_run(space, "20261124-080001-analyze-0001", State.RUNNING, parent=loop)
+    step = advice(standing(space, run_rows(space)))
+    assert (step.page, step.query) == ("synthesis", {"run": loop})
+
+
 def test_a_failure_is_to_be_understood_first(tmp_path: Path):
     space = empty(tmp_path / "one")
     reason = Reason(code="did_not_learn", values={"problem": ""})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -11,32 +12,45 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from backend.messages import message
+from backend.messages import LANGUAGES, message
+from backend.starter import create
 from backend.workspace import Workspace
+from pages.widgets.shell import GROUPS
 from tests.pages.browsing import ROOT, markup, sound, through_the_router, visit, words
 from tests.pages.workspaces import empty, half_finished
 
-MINE = ("overview", "baseline", "training", "runs")
+PAGES = [name for group in GROUPS.values() for name in group]
+"""What the sidebar offers: every page."""
 
 
 @pytest.fixture(scope="module")
-def busy(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    return half_finished(tmp_path_factory.mktemp("busy"))
+def spaces(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Workspace]:
+    """Workspaces as a person finds them, by what they are."""
+    folder = tmp_path_factory.mktemp("spaces")
+    with pytest.MonkeyPatch.context() as fewer:
+        for name in ("N_SEED", "N_INSTRUCTIONS", "N_TEXTVQA", "N_MMBENCH"):
+            fewer.setattr(create, name, 60)
+        starter = create.create_starter(folder / "starter")
+    return {
+        "empty": empty(folder / "empty"),
+        "starter": starter,
+        "half-finished": half_finished(folder / "half"),
+    }
 
 
-@pytest.mark.parametrize("lang", ["en", "zh"])
-@pytest.mark.parametrize("page", MINE)
-def test_every_page_opens_on_a_busy_workspace(page, lang, busy, monkeypatch):
-    app = visit(page, busy, monkeypatch, lang)
+@pytest.fixture(scope="module")
+def busy(spaces: dict[str, Workspace]) -> Workspace:
+    return spaces["half-finished"]
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+@pytest.mark.parametrize("space", ["empty", "starter", "half-finished"])
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_opens(page, space, lang, spaces, monkeypatch):
+    app = visit(page, spaces[space], monkeypatch, lang)
     assert app.title[0].value == message(f"{page}.title", lang)
-
-
-@pytest.mark.parametrize("lang", ["en", "zh"])
-@pytest.mark.parametrize("page", MINE)
-def test_every_page_opens_on_an_empty_workspace(page, lang, tmp_path: Path, monkeypatch):
-    app = visit(page, empty(tmp_path / "new"), monkeypatch, lang)
-    assert app.title[0].value == message(f"{page}.title", lang)
-    assert app.button, "an empty page offers a next step"
+    shown = f"{words(app)} {markup(app)}"
+    assert not re.search(r"\b[a-z]+(\.[a-z_]+)+\.(help|title|label|none)\b", shown), "a raw key"
 
 
 def test_names_from_data_stay_text(busy, monkeypatch):
@@ -92,7 +106,7 @@ def test_the_page_process_loads_no_training_library(busy):
         from tests.pages.browsing import through_the_router
         through_the_router(MonkeyPatch())
         app = AppTest.from_file("app.py", default_timeout=60).run()
-        for page in {MINE!r}:
+        for page in {PAGES!r}:
             app.switch_page(f"pages/{{page}}.py").run()
             assert not app.exception and app.title, (page, app.exception)
         heavy = {{"torch", "transformers", "data_juicer", "deepspeed", "datasets", "ray", "peft"}}

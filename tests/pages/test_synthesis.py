@@ -74,7 +74,7 @@ def test_a_recipe_is_shown_as_an_ordered_list_with_documentation(workspace, monk
 
 
 def test_templates_say_what_they_are_good_for(workspace, monkeypatch):
-    app = visit("synthesis", workspace, monkeypatch)
+    app = visit("synthesis", workspace, monkeypatch, part="recipe")
     captions = app.radio[0].proto.captions
     assert len(captions) == len(app.radio[0].options) >= 3
     assert all(captions)

@@ -9,6 +9,7 @@ import streamlit as st
 from backend.errors import SynthLoopError
 from pages.widgets.shell import (
     STYLE,
+    home_by_name,
     look_after_orphans,
     no_workspace,
     pages,
@@ -36,7 +37,8 @@ def main() -> None:
     settle_language(space.settings.language)
     look_after_orphans(space.root)
     known = pages()
-    page = st.navigation(known, position="hidden")
+    by_name = home_by_name(known["loop"][0])
+    page = st.navigation({**known, "": [by_name]}, position="hidden")
     sidebar(space, known)
     try:
         page.run()

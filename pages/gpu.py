@@ -59,7 +59,8 @@ def _now() -> None:
         _device(device, owners)
     if not readings.devices:
         _without(readings)
-    _host(going_on)
+    parents = {run.spec.parent for run in going_on}
+    _host([run for run in going_on if run.id not in parents])
 
 
 def _device(device: Device, owners: dict[int, Run]) -> None:

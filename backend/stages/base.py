@@ -94,8 +94,18 @@ class StageContext:
         """Append a milestone or warning; `code` is a message key below `event.`."""
         self.run.add_event(level, code, **values)
 
-    def progress(self, done: float, total: float | None, unit: str, note: str = "") -> None:
-        """Tell how far the stage is; at most five times a second reach the disk."""
+    def progress(
+        self, done: float, total: float | None, unit: str, note: str = "", *, even: bool = True
+    ) -> None:
+        """Tell how far the stage is; at most five times a second reach the disk.
+
+        Args:
+            done: So much of `total`.
+            total: None when nobody knows.
+            unit: What is counted.
+            note: What is being done now.
+            even: Units take about equally long; otherwise no end is predicted.
+        """
         now = time.time()
         finished = total is not None and done >= total
         if now - self._progress_at < 0.2 and not finished:
@@ -105,7 +115,7 @@ class StageContext:
             self._first = (now, done)
         since, start = self._first
         eta = None
-        if total is not None and done > start and now > since:
+        if even and total is not None and done > start and now > since:
             eta = (now - since) / (done - start) * (total - done)
         value = Progress(done=done, total=total, unit=unit, eta_s=eta, at=now, note=note)
         write_json(self.run.path / "progress.json", value.model_dump(mode="json"))

@@ -120,12 +120,12 @@ class Loop:
             StopRequested: A person stopped the loop; the stage that was running is stopped too.
         """
         for place, step in enumerate(self.steps):
-            self.context.progress(place, len(self.steps), "stages", note=step.stage)
+            self.context.progress(place, len(self.steps), "stages", note=step.stage, even=False)
             self.context.check_stop()
             if step.state != State.SUCCEEDED:
                 self._run_step(place, step)
         self._write()
-        self.context.progress(len(self.steps), len(self.steps), "stages")
+        self.context.progress(len(self.steps), len(self.steps), "stages", even=False)
 
     def _run_step(self, place: int, step: Step) -> None:
         run = self._started(place, step)

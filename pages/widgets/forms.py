@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
-from backend.profiles import defaults as profile_defaults
 from pydantic import ValidationError
 
 from backend.errors import SynthLoopError
+from backend.profiles import defaults as profile_defaults
 from backend.runs import Run, RunSpec
 from backend.stages import Stage, stage
 from backend.stages.base import Problem, StageParameters
@@ -38,6 +38,7 @@ def stage_form(
     presets: Mapping[str, Values] | None = None,
     defaults: Values | None = None,
     primary: bool = True,
+    title: str = "",
     on_start: Callable[[Run], None] | None = None,
 ) -> Values:
     """Show the form of a stage and start it when asked.
@@ -49,6 +50,7 @@ def stage_form(
         presets: Name (words at `preset.<name>`) to parameters; the first applies at once.
         defaults: Parameters that differ from the profile's, e.g. from the page's URL.
         primary: Whether the start is the page's primary action.
+        title: What is started, in words; the stage's name when empty.
         on_start: What to do with the new run; otherwise the URL's `run` names it.
 
     Returns:
@@ -74,7 +76,7 @@ def stage_form(
     st.caption(t("form.command"))
     st.code(command(stage_name, differing), language="bash", wrap_lines=True)
     pressed = st.button(
-        t("form.start", stage=t(f"stage.{stage_name}")),
+        t("form.start", stage=title or t(f"stage.{stage_name}")),
         type="primary" if primary else "secondary",
         icon=icon("play_arrow"),
         key=f"{prefix}-start",

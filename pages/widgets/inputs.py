@@ -41,7 +41,11 @@ def parameter_input(
     given = {"label": label, "help": help_text, "key": key, "persist_state": "session"}
     kind, optional = _bare(field.annotation)
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-    found = _named(space, given, extra, value) if kind is str or get_origin(kind) is list else None
+    found = (
+        _named(space, name, given, extra, value)
+        if kind is str or get_origin(kind) is list
+        else None
+    )
     if found is None:
         found = (_by_type(name, kind, optional, field, value, given),)
     if problem:
@@ -58,7 +62,7 @@ def _bare(annotation: Any) -> tuple[Any, bool]:
 
 
 def _named(
-    space: Workspace, given: dict[str, Any], extra: dict[str, Any], value: Any
+    space: Workspace, name: str, given: dict[str, Any], extra: dict[str, Any], value: Any
 ) -> tuple[Any] | None:
     """The widget of a parameter that names something in the workspace; None for other kinds."""
     kind = extra.get("kind", "text")
@@ -72,7 +76,7 @@ def _named(
 
     def label(run_id: str) -> str:
         if not run_id:
-            return t("form.none")
+            return known_text(f"parameter.{name}.none", t("form.none"))
         return run_label(rows[run_id]) if run_id in rows else run_id
 
     if kind == "runs":

@@ -13,7 +13,7 @@ from backend.evaluation.comparison import Metric
 from backend.files import read_json
 from backend.runs import Run, State
 from backend.workspace import Workspace
-from pages.widgets.cards import STYLE, state_html
+from pages.widgets.cards import STYLE, state_html, status_html
 from pages.widgets.colors import icon
 from pages.widgets.forms import stage_form
 from pages.widgets.run_view import run_view
@@ -41,8 +41,19 @@ def loop_panel(name: str, hidden: Sequence[str] = ()) -> None:
     cloned = st.query_params.get("clone", "") in {row.id for row in rows}
     if not rows:
         st.markdown(t(f"{name}.empty"))
+    if name != "baseline" and not any(
+        row.state is State.SUCCEEDED for row in loop_rows(space, "baseline")
+    ):
+        words = t("synthesis.captioner.to_baseline")
+        switch_link("pages/baseline.py", words, icon("arrow_forward"), {})
     with st.expander(t(f"{name}.loop"), icon=icon("all_inclusive"), expanded=not rows or cloned):
-        stage_form("loop", name, hidden=("loop", *hidden), defaults={"loop": name})
+        stage_form(
+            "loop",
+            name,
+            hidden=("loop", *hidden),
+            defaults={"loop": name},
+            title=t(f"overview.loop.{name}"),
+        )
     if not rows:
         return
     known = {row.id: row for row in rows}
@@ -72,9 +83,10 @@ def _label(row: RunRow) -> str:
 
 def loop_view(run: Run) -> None:
     """The steps of a loop, and below them the loop's own run or the step chosen."""
-    live = not run.status().state.ended
-    st.fragment(_steps, run_every=_LIVE if live else None)(run.id, live)
-    if not live:
+    state = run.status().state
+    going = _going(run)
+    st.fragment(_steps, run_every=None if state.ended else _LIVE)(run.id, state, going)
+    if state.ended:
         _scores(run)
     child = _child(workspace(), run)
     run_view(child or run)
@@ -115,14 +127,21 @@ def _child(space: Workspace, run: Run) -> Run | None:
     asked = st.query_params.get("child")
     if asked in steps:
         return Run.find(space, asked)
-    active = [run_id for run_id, step in steps.items() if step.get("state") == State.RUNNING]
-    return Run.find(space, active[-1]) if active else None
+    going = _going(run)
+    return Run.find(space, going) if going else None
 
 
-def _steps(run_id: str, live: bool) -> None:
+def _going(run: Run) -> str | None:
+    """The id of the step's run that is going on."""
+    going = [step for step in loop_steps(run) if step.get("state") == State.RUNNING]
+    return str(going[-1]["run_id"]) if going else None
+
+
+def _steps(run_id: str, state: State, going: str | None) -> None:
+    """The steps; once the loop is at another one, the page shows that one's run."""
     space = workspace()
     run = Run.find(space, run_id)
-    if live and run.status().state.ended:
+    if not state.ended and (run.status().state, _going(run)) != (state, going):
         st.rerun()
     steps = loop_steps(run)
     if not steps:
@@ -145,9 +164,9 @@ def _step(space: Workspace, place: int, step: dict[str, Any], chosen: str | None
     child = str(step.get("run_id") or "")
     row = _row(space, child)
     state = row.state if row else _state(step.get("state"))
-    with st.container(border=True, key=f"step-{place}-{child or name}"):
+    with st.container(border=True, height="stretch", key=f"step-{place}-{child or name}"):
         label = known_text(f"loop.step.{name}", known_text(f"stage.{name}", name))
-        status = state_html(state) if state else html(t("loop.waiting"))
+        status = state_html(state) if state else status_html(t("loop.waiting"), "schedule", "gray")
         st.html(
             f"<div><strong>{place}. {html(label)}</strong></div><div>{status}</div>"
             f'<div class="sl-label">{html(_time(row))}</div>'

@@ -54,6 +54,19 @@ STYLE = """<style>
 </style>"""
 
 
+HOME = "overview"
+"""The page at the studio's own address."""
+
+
+def home_by_name(home: st.Page) -> st.Page:
+    """The first page by its name: Streamlit knows it by the empty path alone."""
+
+    def forward() -> None:
+        st.switch_page(home, query_params=st.query_params.to_dict())
+
+    return st.Page(forward, title=home.title, url_path=HOME, visibility="hidden")
+
+
 def pages() -> dict[str, list[st.Page]]:
     """Every page by group, for `st.navigation`."""
     return {
@@ -62,8 +75,8 @@ def pages() -> dict[str, list[st.Page]]:
                 PAGES / f"{name}.py",
                 title=t(f"nav.{name}"),
                 icon=f":material/{symbol}:",
-                url_path=name,
-                default=name == "overview",
+                url_path="" if name == HOME else name,
+                default=name == HOME,
             )
             for name, symbol in members.items()
         ]
@@ -117,14 +130,16 @@ def _going_on(root: Path) -> None:
     active = _running(Workspace.open(root))
     if not active:
         return
-    run = active[-1]
+    # A loop only waits; what it waits for is what goes on.
+    parents = {one.spec.parent for one in active}
+    run = next(one for one in active if one.id not in parents)
     progress = run.progress()
     share, eta = "", ""
     if progress is not None and progress.total:
         share = f"{100 * progress.done / progress.total:.0f}\u00a0%"
         eta = left(progress.eta_s)
     spec = run.spec
-    name = escape(spec.name) or t(f"stage.{spec.stage}")
+    name = " · ".join(part for part in (escape(spec.name), t(f"stage.{spec.stage}")) if part)
     st.page_link(
         "pages/runs.py",
         label=" · ".join(part for part in (name, share, eta) if part),
@@ -133,8 +148,9 @@ def _going_on(root: Path) -> None:
         query_params={"run": run.id},
         width="stretch",
     )
-    if len(active) > 1:
-        st.caption(t("shell.more_running", n=len(active) - 1))
+    more = len([one for one in active if one.id not in parents]) - 1
+    if more:
+        st.caption(t("shell.more_running", n=more))
 
 
 def _running(space: Workspace) -> list[Run]:

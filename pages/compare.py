@@ -19,6 +19,7 @@ from pages.widgets.colors import LEVEL_ICONS, icon, run_color
 from pages.widgets.compare_charts import costs, losses
 from pages.widgets.comparisons import comparison, known_metrics, metrics_table
 from pages.widgets.gallery import pager, style
+from pages.widgets.inputs import run_label
 from pages.widgets.question_card import gold_text, pair_card
 from pages.widgets.run_tabs import findings
 from pages.widgets.score_charts import (
@@ -118,7 +119,7 @@ def choose(rows: list[RunRow]) -> tuple[list[str], str]:
         chosen = st.multiselect(
             t("compare.runs"),
             list(known),
-            format_func=lambda name: _option(known[name]),
+            format_func=lambda name: run_label(known[name]),
             key="runs",
             on_change=keep("runs", usual, _first_page),
             width=640,
@@ -129,7 +130,7 @@ def choose(rows: list[RunRow]) -> tuple[list[str], str]:
         first = st.selectbox(
             t("compare.baseline"),
             chosen,
-            format_func=lambda name: _option(known[name]),
+            format_func=lambda name: run_label(known[name]),
             key="baseline",
             on_change=keep("baseline", oldest, _first_page),
             width=320,
@@ -315,10 +316,6 @@ def _value(value: object) -> str:
     if value is None or isinstance(value, str):
         return value or "–"
     return json.dumps(value, ensure_ascii=False)
-
-
-def _option(row: RunRow) -> str:
-    return f"{t(f'stage.{row.stage}')} · {row.label} · {row.id[:15]}"
 
 
 def _first_page() -> None:

@@ -20,6 +20,8 @@ _HTML_COLORS = {
     "red": "#D55E00",
     "gray": "#7F7F7F",
 }
+_NAMED = {"stage", "state"}
+"""Values of sentences that have words of their own."""
 STYLE = """<style>
 .sl-figures { display: grid; gap: 16px 24px; margin: 0;
   grid-template-columns: repeat(auto-fit, minmax(136px, 1fr)); }
@@ -91,6 +93,10 @@ def reason_sentences(reason: Reason) -> tuple[str, str]:
 
 def _filled(key: str, values: dict[str, str], otherwise: str) -> str:
     template = known_text(key, otherwise)
+    named = {
+        name: known_text(f"{name}.{values[name]}", values[name]) for name in _NAMED & {*values}
+    }
+    values = values | named
     try:
         return template.format(**values)
     except (KeyError, IndexError):

@@ -87,7 +87,8 @@ def _show(run_id: str, live: bool) -> None:
 
 
 def _header(run: Run, row: RunRow) -> None:
-    title = row.name or known_text(f"stage.{row.stage}", row.stage)
+    stage = known_text(f"stage.{row.stage}", row.stage)
+    title = f"{row.name} · {stage}" if row.name else stage
     with st.container(horizontal=True, vertical_alignment="center", key=f"head-{run.id}"):
         st.subheader(escape(title), anchor=False, width="content")
         state_badge(row.state, row.reason)

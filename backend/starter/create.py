@@ -16,7 +16,7 @@ from backend.synthesis.recipes import ship_recipes
 from backend.workspace import Language, Settings, Workspace
 
 ZOO = Path(__file__).parent / "zoo"
-N_SEED, N_INSTRUCTIONS, N_TEXTVQA, N_MMBENCH = 4000, 1500, 500, 200
+N_SEED, N_INSTRUCTIONS, N_TEXTVQA, N_MMBENCH = 4000, 1800, 500, 200
 _SEEDS = {"seed": 11, "instructions": 12, "textvqa": 13, "mmbench": 14}
 
 

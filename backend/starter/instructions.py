@@ -14,6 +14,8 @@ from backend.starter.scenes import Scene, random_scene
 from backend.starter.textvqa import prompt
 
 QUALITY = 88
+READING = 0.7
+"""Share of questions about what a sign says, where there is one: reading takes most practice."""
 
 
 def write_instructions(file: Path, images: Path, *, count: int, seed: int) -> None:
@@ -50,7 +52,7 @@ def conversation(scene: Scene, random: Random, count: int) -> tuple[Turn, ...]:
 
 def _exchange(scene: Scene, random: Random) -> tuple[str, str]:
     """A question as the benchmarks put it, and its answer."""
-    if scene.signs and random.random() < 0.5:
+    if scene.signs and random.random() < READING:
         reading = random.choice(reading_questions(scene, random))
         return prompt(scene, reading, random), reading.answer
     question = any_question(scene, random)

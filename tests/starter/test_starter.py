@@ -160,7 +160,7 @@ def _is_true(caption: str, scene: dict) -> bool:
 
 def test_instructions_are_clean_conversations(space: Workspace) -> None:
     found = list(read_conversations(space.asset("finetune_pairs")))
-    assert len(found) == N_INSTRUCTIONS == 1500
+    assert len(found) == N_INSTRUCTIONS == 1800
     assert {len(conversation.turns) for conversation in found} == {2, 4}
     for conversation in found[::50]:
         path = space.asset("finetune_images") / conversation.images[0]

@@ -20,7 +20,7 @@ from pages.widgets.compare_charts import costs, losses
 from pages.widgets.comparisons import comparison, known_metrics, metrics_table
 from pages.widgets.gallery import pager, style
 from pages.widgets.inputs import run_label
-from pages.widgets.question_card import gold_text, pair_card
+from pages.widgets.question_card import answer_words, pair_card
 from pages.widgets.run_tabs import findings
 from pages.widgets.score_charts import (
     CONFIG,
@@ -292,7 +292,7 @@ def won_and_lost(
             with st.container(border=True, key=f"pair-{number}"):
                 st.html(pair_card(row, shown[row["image"]], names))
                 if dataset:
-                    words = f"{row['question']} {gold_text(row['gold'])}"[:300]
+                    words = f"{row['question']} {answer_words(row)}"[:300]
                     switch_link(
                         "pages/samples.py",
                         t("compare.samples_like_it"),

@@ -93,10 +93,8 @@ def reason_sentences(reason: Reason) -> tuple[str, str]:
 
 def _filled(key: str, values: dict[str, str], otherwise: str) -> str:
     template = known_text(key, otherwise)
-    named = {
-        name: known_text(f"{name}.{values[name]}", values[name]) for name in _NAMED & {*values}
-    }
-    values = values | named
+    for name in _NAMED & {*values}:
+        values = values | {name: known_text(f"{name}.{values[name]}", values[name])}
     try:
         return template.format(**values)
     except (KeyError, IndexError):

@@ -68,6 +68,13 @@ def gold_text(value: str) -> str:
     return ", ".join(f"{said} ×{counts[said]}" if counts[said] > 1 else said for said in order)
 
 
+def answer_words(row: Mapping[str, Any]) -> str:
+    """The right answer as text: of a choice, its words and not its letter."""
+    gold = gold_text(row["gold"])
+    options = json.loads(row["options"]) if row["options"] else {}
+    return str(options.get(gold, gold))
+
+
 def prompt_html(prompt: str | None) -> str:
     """The prompt, folded."""
     if not prompt:

@@ -20,6 +20,7 @@ def restore(key: str, options: Sequence[Any], default: Any) -> None:
         default: A list where several may be chosen.
     """
     known = {str(option): option for option in options}
+    st.session_state[_options(key)] = list(options)
     if key in st.session_state:
         current = st.session_state[key]
         values = current if isinstance(default, list) else [current]
@@ -33,10 +34,19 @@ def restore(key: str, options: Sequence[Any], default: Any) -> None:
 
 
 def keep(key: str, default: Any, then: Callable[[], None] | None = None) -> Callable[[], None]:
-    """A callback that puts the widget's value into the URL; the default needs no mention."""
+    """A callback that puts the widget's value into the URL; the default needs no mention.
+
+    When an option's label has changed (its run has started, say), Streamlit takes the old label
+    for a value and calls this: what is no option is forgotten, and the URL says what was chosen.
+    """
 
     def change() -> None:
         value = st.session_state[key]
+        options = st.session_state.get(_options(key))
+        chosen = value if isinstance(value, list) else [value]
+        if options is not None and any(one is not None and one not in options for one in chosen):
+            del st.session_state[key]
+            return
         if value == default or value is None:
             st.query_params.pop(key, None)
         else:
@@ -45,3 +55,8 @@ def keep(key: str, default: Any, then: Callable[[], None] | None = None) -> Call
             then()
 
     return change
+
+
+def _options(key: str) -> str:
+    """Where the options of a widget are kept, for its callback."""
+    return f"{key}-options"

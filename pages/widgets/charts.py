@@ -92,6 +92,8 @@ def _loss(figure: go.Figure, raw: Curve, smooth: Curve, color: str) -> None:
             name=t("run.chart.smoothed"),
             mode="lines",
             line={"color": color, "width": 3},
+            # A click selects what is hovered over first, and of a line nothing can be selected.
+            hoverinfo="skip",
         ),
         row=1,
         col=1,

@@ -95,10 +95,13 @@ def test_both_loops_run_from_clicks_and_outlive_the_studio(
     settled(page)
     click(page, "Synthesis loop")
     synthesis = the_loop(studio.root, "synthesis")
+    page.wait_for_url("**/synthesis?run=*")
+    page.get_by_text("Analyze data").first.wait_for()
     wait_for_end(synthesis)
+    _a_click_on_a_step_shows_its_samples(page, studio, child(synthesis, "finetune"))
 
     scored = [child(loop, "evaluate") for loop in (baseline, synthesis)]
-    page.goto(f"{studio.url}/compare?runs={','.join(run.id for run in scored)}")
+    page.goto(f"{studio.url}/compare?{'&'.join(f'runs={run.id}' for run in scored)}")
     settled(page)
     text = page.locator('[data-testid="stMain"]').inner_text()
     assert "baseline" in text
@@ -108,6 +111,18 @@ def test_both_loops_run_from_clicks_and_outlive_the_studio(
         assert scores["textvqa"]["n"] == 500
         assert scores["mmbench"]["n"] == 200
     _above_chance(read_json(scored[1].artifacts / "scores.json"))
+
+
+def _a_click_on_a_step_shows_its_samples(page: Page, studio: Studio, run: Run) -> None:
+    page.goto(f"{studio.url}/training?run={run.id}")
+    settled(page)
+    loss = page.locator(".nsewdrag").first.bounding_box()
+    x, y = loss["x"] + loss["width"] * 0.3, loss["y"] + loss["height"] * 0.6
+    page.mouse.move(x, y)
+    page.locator(".hoverlayer .legend").first.wait_for()
+    page.mouse.click(x, y)
+    page.wait_for_url("**step=*")
+    page.locator('[data-testid="stMain"] img').first.wait_for()
 
 
 def _above_chance(scores: dict) -> None:

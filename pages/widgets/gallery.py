@@ -55,6 +55,7 @@ STYLE = """<style>
   height: 12px; border-radius: 50%; background: var(--c, gray); }
 .sl-table { border-collapse: collapse; width: 100%; font-size: 0.8125rem; }
 .sl-table th { text-align: left; font-weight: 600; }
+.sl-table tr:first-child th { overflow-wrap: normal; white-space: nowrap; }
 .sl-table td, .sl-table th { padding: 4px 8px 4px 0; border: 0; overflow-wrap: anywhere;
   border-bottom: 1px solid color-mix(in srgb, currentColor 12%, transparent); }
 .sl-dot { display: inline-block; width: 10px; height: 10px; border-radius: 50%;

@@ -209,11 +209,6 @@ def _dataset_files(submission: Submission, reference: str) -> dict[str, Path]:
     """How the data was made; for the final, the data itself as it was trained on."""
     folder = submission.workspace.datasets / reference
     found = {f"solution/datasets/{reference}/dataset.json": folder / "dataset.json"}
-    recipe = read_json(folder / "dataset.json").get("recipe")
-    if isinstance(recipe, str):
-        path = submission.workspace.recipes / f"{Path(recipe).stem}.yaml"
-        if path.is_file():
-            found[f"solution/recipes/{path.name}"] = path
     prepare = submission.run("prepare")
     if submission.final and prepare:
         found["output/processed_data/processed_data.json"] = prepare.artifacts / "train.json"
@@ -222,6 +217,17 @@ def _dataset_files(submission: Submission, reference: str) -> dict[str, Path]:
             if path.is_file():
                 inside = path.relative_to(made).as_posix()
                 found[f"output/processed_data/synthetic_images/{inside}"] = path
+    return found
+
+
+def recipe_texts(submission: Submission) -> dict[str, str]:
+    """Names in the archive to the recipes that made the data, as they were run (YAML)."""
+    found = {}
+    for dataset in submission.evaluated.datasets:
+        folder = submission.workspace.datasets / dataset.reference
+        recipe = read_json(folder / "dataset.json").get("recipe")
+        if isinstance(recipe, str):
+            found[f"solution/recipes/{dataset.reference.replace('/', '-')}.yaml"] = recipe
     return found
 
 

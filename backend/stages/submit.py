@@ -11,6 +11,7 @@ from backend.evaluation.submission import (
     Submission,
     check_submission,
     members,
+    recipe_texts,
     submission_of,
     write_archive,
 )
@@ -91,6 +92,7 @@ def main(context: StageContext, parameters: Parameters) -> None:
         "output/train.sh": "#!/bin/sh\nset -e\n" + "\n".join(commands) + "\n",
         "solution/readme.md": _readme(submission, commands),
         "solution/requirements.txt": _requirements(),
+        **recipe_texts(submission),
     }
     solution = Path(parameters.solution).expanduser() if parameters.solution else None
     if solution is not None and not solution.is_absolute():

@@ -8,6 +8,7 @@ from backend.errors import InputError, UsageError
 from backend.evaluation.submission import (
     check_submission,
     members,
+    recipe_texts,
     submission_of,
     write_archive,
 )
@@ -100,6 +101,15 @@ def test_the_final_wants_the_weights(workspace):
     assert "output/training_dirs/MGM-2B-Pretrain-clean/mm_projector.bin" in names
     assert f"output/training_dirs/MGM-2B-Finetune-clean/{model.name}" in names
     assert "output/processed_data/processed_data.json" in names
+
+
+def test_recipes_go_in_as_they_were_run(workspace):
+    path = workspace.datasets / "clean" / "v1" / "dataset.json"
+    recipe = "# Clean.\nprocess:\n" + "  - words_num_filter: {min_num: 3}\n" * 40
+    write_json(path, read_json(path) | {"recipe": recipe})
+    submission = submission_of(workspace, EVALUATION)
+    assert recipe_texts(submission) == {"solution/recipes/clean-v1.yaml": recipe}
+    assert all(path.is_file() for path in members(submission, None).values())
 
 
 def test_the_archive_is_laid_out_as_the_challenge_wants(workspace, tmp_path):

@@ -46,10 +46,11 @@ class Notebook:
     def put_in_order(self, tasks: list[Task]) -> None:
         """Rewrite the file in the order of the benchmark, as the kit leaves it."""
         lines: dict[tuple[str, str], list[str]] = defaultdict(list)
-        content = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
         keys = answered_keys(self.path, self.benchmark)
-        for key, line in zip(keys, content, strict=True):
-            lines[key].append(json.dumps(json.loads(line), ensure_ascii=False) + "\n")
+        # Only a line break ends a line: an answer may hold U+2028, which `splitlines` splits at.
+        with self.path.open(encoding="utf-8", newline="\n") as file:
+            for key, line in zip(keys, file, strict=True):
+                lines[key].append(json.dumps(json.loads(line), ensure_ascii=False) + "\n")
         ordered = [lines[task.key].pop(0) for task in tasks if lines[task.key]]
         write_atomic(self.path, "".join(ordered))
 

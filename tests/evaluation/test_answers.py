@@ -59,3 +59,12 @@ def test_a_question_that_the_file_asks_twice_is_answered_twice(tmp_path):
     notebook.add([(task, "x\n") for task in tasks[1:]])
     notebook.put_in_order(tasks)
     assert [json.loads(line)["text"] for line in notebook.path.open()] == ["once", "x\n", "x\n"]
+
+
+def test_an_answer_may_hold_separators_that_are_no_line_break(case, tmp_path):
+    name, tasks = case
+    notebook = Notebook(tmp_path / "a.jsonl", name, "m")
+    said = "one\u2028two\x85three"
+    notebook.add([(task, said) for task in reversed(tasks)])
+    notebook.put_in_order(tasks)
+    assert {json.loads(line)["text"] for line in notebook.path.open()} == {said}

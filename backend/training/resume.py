@@ -30,7 +30,8 @@ def checkpoints(artifacts: Path) -> list[tuple[int, Path]]:
 
 def drop_older(artifacts: Path, keep: int) -> None:
     """Leave the newest `keep` checkpoints, and nothing half written."""
-    for _, path in checkpoints(artifacts)[:-keep]:
+    old = [path for _, path in checkpoints(artifacts)[:-keep]]
+    for path in [*old, *artifacts.glob(".checkpoint-*")]:
         shutil.rmtree(path)
 
 

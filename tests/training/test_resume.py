@@ -119,6 +119,16 @@ def test_a_run_killed_while_it_saved_starts_from_the_checkpoint_before(
     same(run, undisturbed["full"])
 
 
+def test_what_a_killed_save_left_goes_with_the_older_checkpoints(tmp_path: Path) -> None:
+    for step in (10, 20, 30):
+        folder = resume.scratch_folder(tmp_path, step)
+        resume.start_writing(folder)
+        resume.finish_writing(folder, {"step": step})
+    resume.start_writing(resume.scratch_folder(tmp_path, 25))
+    resume.drop_older(tmp_path, keep=2)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-20", "checkpoint-30"}
+
+
 @pytest.mark.parametrize("stop_at", [1, 11])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stopped_run_goes_on_to_the_bit(

@@ -154,11 +154,6 @@ class ModelShape:
         """Positions that one picture takes in the language model."""
         return self.clip.grid**2
 
-    @property
-    def aux_vectors(self) -> int:
-        """High-resolution vectors of one picture, each of `convnext.channels` values."""
-        return (self.image_aux // 4) ** 2
-
     @classmethod
     def of_workspace(cls, workspace: Workspace) -> ModelShape:
         """The sizes of the workspace's own model zoo; the kit's where it is not fetched yet.

@@ -281,17 +281,3 @@ def read_vision_settings(directory: Path) -> dict[str, Any]:
         return {}
     settings: dict[str, Any] = read_settings(file).get("model_cfg", {}).get("vision_cfg", {})
     return settings
-
-
-def load_tower(directory: Path) -> ConvNextTower:
-    """The tower with the weights of an OpenCLIP ConvNeXt directory, in their dtype.
-
-    Raises:
-        InputError: See `read_trunk`.
-    """
-    config, weights = read_trunk(directory)
-    with torch.device("meta"):
-        tower = ConvNextTower(config)
-    tower.to_empty(device="cpu").to(next(iter(weights.values())).dtype)
-    tower.load_trunk(weights)
-    return tower

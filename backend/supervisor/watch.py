@@ -136,7 +136,7 @@ class Supervisor:
         self._finish(None if process is None else process.returncode, kills)
 
     def _ask_to_end(self, child: ProcessIdentity) -> None:
-        """TERM once to all of the child's session, KILL when the grace is over."""
+        """TERM once to the child's group, KILL to its whole session when the grace is over."""
         now = time.monotonic()
         if self._grace_ends is None:
             self._grace_ends = now + GRACE_S

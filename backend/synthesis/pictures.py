@@ -15,7 +15,6 @@ _LONGEST_SIDE = 512
 _SIDE = 64
 """Pixels to which an image is shrunk first; the hashes look at less."""
 _SHAPE_BITS = 64
-_COLOR_BITS = 42
 
 
 def sharpness(path: str) -> float:

@@ -78,12 +78,13 @@ def _gold(value: str) -> str:
 
 def data_uri(picture: bytes) -> str | None:
     """A picture as a small JPEG inside a data URI; None when it cannot be decoded."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(io.BytesIO(picture)) as image:
             small = image.convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+    # A hostile or broken file can make a decoder raise nearly anything.
+    except Exception:
         return None
     small.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
     buffer = io.BytesIO()

@@ -83,3 +83,15 @@ def test_answer_ids_depend_on_model_and_question_only(tmp_path):
     assert first.line("a", "m")["answer_id"] == first.line("b", "m")["answer_id"]
     ids = {first.line("", "m")["answer_id"], first.line("", "n")["answer_id"]}
     assert len(ids | {second.line("", "m")["answer_id"]}) == 3
+
+
+def test_whatever_a_decoder_raises_is_told_with_the_question(tmp_path, monkeypatch):
+    files = make_benchmarks(tmp_path)
+    tasks = textvqa_tasks(files.questions, files.images)
+
+    def fail(_image, _mode):
+        raise ValueError("negative count")
+
+    monkeypatch.setattr("PIL.Image.Image.convert", fail)
+    with pytest.raises(InputError, match="question 0000000000000000: .*negative count"):
+        open_picture(tasks[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -64,11 +65,16 @@ def read_json(path: Path) -> Any:
 
 
 def append_line(path: Path, value: dict[str, Any]) -> None:
-    """Append `value` as one JSON line in a single write: lines of several writers never mix."""
-    line = json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
+    """Append `value` as one JSON line in a single write: lines of several writers never mix.
+
+    Raises:
+        OSError: The disk had no room for all of it; the line is torn.
+    """
+    line = (json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
-        os.write(descriptor, line.encode())
+        if os.write(descriptor, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     finally:
         os.close(descriptor)
 

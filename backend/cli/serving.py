@@ -13,10 +13,18 @@ from typing import Any
 from backend.cli.output import say
 from backend.errors import UsageError
 from backend.messages import message
+from backend.supervisor import PAGE_ONLY
 from backend.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
 SECRETS = ROOT / ".streamlit" / "secrets.toml"
+LEAN = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_TRIM_THRESHOLD_": "65536",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+"""Variables that keep the page process small (measured: 300 to 257 MB after every page)."""
 
 
 def add_commands(commands: Any) -> None:
@@ -47,7 +55,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     address, port = arguments.address, arguments.port
     shown = f"[{address}]" if ":" in address else address
     print(f"SynthLoop: http://{shown}:{port}", flush=True)
-    environment = {**os.environ, "SYNTHLOOP_WORKSPACE": str(root)}
+    environment = {**LEAN, **os.environ, "SYNTHLOOP_WORKSPACE": str(root)}
+    environment[PAGE_ONLY] = ",".join(name for name in LEAN if name not in os.environ)
     os.chdir(ROOT)
     # The server takes this process's place, so that whoever started it stops it by its pid.
     os.execve(  # noqa: S606

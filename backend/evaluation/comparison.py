@@ -41,7 +41,7 @@ def read_questions(path: Path) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     try:
-        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+        rows: list[dict[str, Any]] = pq.ParquetFile(path).read().to_pylist()
     except FileNotFoundError as error:
         raise InputError("the file does not exist.", place=str(path)) from error
     except pa.ArrowInvalid as error:

@@ -2,9 +2,10 @@
 
 from backend.supervisor.control import adopt_orphans, delete, queue, resume, stop
 from backend.supervisor.parameters import check_parameters, command, validated
-from backend.supervisor.starting import start
+from backend.supervisor.starting import PAGE_ONLY, start
 
 __all__ = [
+    "PAGE_ONLY",
     "adopt_orphans",
     "check_parameters",
     "command",

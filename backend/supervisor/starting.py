@@ -56,6 +56,8 @@ VARIABLES = (
     "DS_ACCELERATOR",
 )
 """Environment variables that change what a stage does; a resumed run gets them again."""
+PAGE_ONLY = "SYNTHLOOP_PAGE_ONLY"
+"""Names the variables, with commas, that are the page process's own and no stage's."""
 
 
 def start(
@@ -109,10 +111,17 @@ def spawn(run: Run) -> None:
             stderr=subprocess.STDOUT,
             start_new_session=True,
             cwd=ROOT,
+            env=_own_environment(),
         )
     _queue_up(run, process.pid)
     # Someone has to collect its exit status, else it stays a zombie as long as we live.
     threading.Thread(target=process.wait, name=f"reap {run.id}", daemon=True).start()
+
+
+def _own_environment() -> dict[str, str]:
+    """This process's environment without what concerns the page process alone."""
+    left_out = {PAGE_ONLY, *os.environ.get(PAGE_ONLY, "").split(",")}
+    return {name: value for name, value in os.environ.items() if name not in left_out}
 
 
 def _queue_up(run: Run, supervisor: int) -> None:

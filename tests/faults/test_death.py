@@ -12,7 +12,7 @@ import pytest
 
 from backend.files import write_json
 from backend.runs import ProcessIdentity, Run, State
-from backend.supervisor import adopt_orphans, resume, stop
+from backend.supervisor import PAGE_ONLY, adopt_orphans, resume, stop
 from backend.workspace import Workspace
 from tests.faults.conftest import Start, counting, ended, kill, steps, wait_for
 
@@ -188,3 +188,18 @@ def test_a_death_is_named(begin: Start, parameters: dict[str, str], code: str):
     if text := parameters.get("text"):
         assert text in status.reason.values["error"]
         assert text in status.reason.evidence
+
+
+def test_what_keeps_the_page_process_small_does_not_reach_a_run(
+    space: Workspace, begin: Start, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv(PAGE_ONLY, "MALLOC_ARENA_MAX")
+    run = begin(**LONG)
+    environment = psutil.Process(counting(run).child.pid).environ()
+    assert PAGE_ONLY not in environment
+    assert "MALLOC_ARENA_MAX" not in environment
+    assert environment["OMP_NUM_THREADS"] == "1"
+    stop(run)
+    ended(run)

@@ -17,13 +17,20 @@ from pages.widgets.shell import (
     sidebar,
 )
 from pages.widgets.states import failed
-from pages.widgets.text import workspace
+from pages.widgets.text import t, workspace
 
 
 def main() -> None:
     """Show the page that the URL names."""
     st.set_page_config(page_title="SynthLoop", page_icon=":material/all_inclusive:", layout="wide")
     st.html(STYLE)
+    # Streamlit lets everybody in who does not log in; it has this key where a login is set up.
+    if not st.user.get("is_logged_in", True):
+        settle_language("en")
+        st.navigation(
+            [st.Page(login, title="SynthLoop", url_path="login")], position="hidden"
+        ).run()
+        return
     try:
         space = workspace()
     except SynthLoopError as error:
@@ -44,6 +51,13 @@ def main() -> None:
         page.run()
     except SynthLoopError as error:
         failed(error)
+
+
+def login() -> None:
+    """The only page for somebody who has not logged in."""
+    st.title("SynthLoop")
+    st.markdown(t("shell.login.why"))
+    st.button(t("shell.login"), type="primary", icon=":material/login:", on_click=st.login)
 
 
 main()

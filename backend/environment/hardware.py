@@ -80,23 +80,24 @@ def device_memory_check(readings: DeviceReadings, budget: int | None) -> Check:
 
 def device_free_check(readings: DeviceReadings, own: Collection[int] = ()) -> Check:
     """Nobody but the processes `own` holds much of a device's memory."""
-    held = []
+    held, known = [], False
     for device in readings.devices:
         others = held_by_others(device, own)
+        known = known or others is not None
         if others is not None and device.total and others > BUSY * device.total:
             name = device.name or f"GPU {device.index}"
             held.append(f"{name}: {gib(others)} / {gib(device.total)}")
-    known = any(device.used is not None for device in readings.devices)
     state: CheckState = "warning" if held else "ok" if known else "unknown"
     return Check("gpu_free", "hardware", state, ", ".join(held), blocks=LARGE)
 
 
 def held_by_others(device: Device, own: Collection[int]) -> int | None:
     """Bytes of a device that are not held by the processes `own`; None when nobody knows."""
-    if device.used is None:
+    mine = [one.memory for one in device.processes or () if one.pid in own]
+    told = [memory for memory in mine if memory is not None]
+    if device.used is None or len(told) < len(mine) or (own and device.processes is None):
         return None
-    mine = (one.memory or 0 for one in device.processes or () if one.pid in own)
-    return max(0, device.used - sum(mine))
+    return max(0, device.used - sum(told))
 
 
 def host_memory_check(total: int, profile: str) -> Check:

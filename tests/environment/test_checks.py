@@ -17,6 +17,7 @@ from backend.environment.hardware import (
     device_free_check,
     device_lost_check,
     device_memory_check,
+    held_by_others,
     host_memory_check,
     shared_memory_check,
 )
@@ -113,6 +114,16 @@ def test_memory_held_by_others_is_a_warning():
     assert state(device_free_check(ours, {4712})) == "warning"
     unknown = DeviceReadings((Device(0, "Card", total=24 * GIB, used=None),))
     assert state(device_free_check(unknown)) == "unknown"
+
+
+def test_memory_that_may_be_our_own_is_not_held_against_others():
+    busy = Device(0, "Card", total=24 * GIB, used=20 * GIB)
+    untold = replace(busy, processes=(DeviceProcess(4711, None),))
+    assert held_by_others(untold, {4711}) is None
+    assert held_by_others(untold, {4712}) == 20 * GIB
+    assert held_by_others(busy, {4711}) is None
+    assert held_by_others(busy, ()) == 20 * GIB
+    assert state(device_free_check(DeviceReadings((untold,)), {4711})) == "unknown"
 
 
 @pytest.mark.parametrize(

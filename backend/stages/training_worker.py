@@ -55,10 +55,12 @@ class WorkerContext(StageContext):
         if self.rank == 0:
             super().event(level, code, **values)
 
-    def progress(self, done: float, total: float | None, unit: str, note: str = "") -> None:
+    def progress(
+        self, done: float, total: float | None, unit: str, note: str = "", *, even: bool = True
+    ) -> None:
         """See `StageContext`."""
         if self.rank == 0:
-            super().progress(done, total, unit, note)
+            super().progress(done, total, unit, note, even=even)
 
 
 def main() -> None:

@@ -53,12 +53,14 @@ def read_json(path: Path) -> Any:
     """The JSON value in `path`.
 
     Raises:
-        InputError: The file is missing or is not JSON; names the line and column.
+        InputError: The file is missing or is not JSON in UTF-8; names the line and column.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError("the file does not exist.", place=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise InputError("this is not UTF-8 text.", place=str(path)) from error
     except json.JSONDecodeError as error:
         place = f"{path}, line {error.lineno}, column {error.colno}"
         raise InputError(f"this is not JSON: {error.msg}.", place=place) from error
@@ -87,16 +89,20 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            if not line.endswith("\n"):
+            # It may be torn within a character.
+            if not line.endswith(b"\n"):
                 return
+            place = f"{path}, line {number}"
             try:
                 value = json.loads(line)
             except json.JSONDecodeError as error:
-                raise InputError(
-                    f"this is not JSON: {error.msg}.", place=f"{path}, line {number}"
-                ) from error
+                raise InputError(f"this is not JSON: {error.msg}.", place=place) from error
+            except UnicodeDecodeError as error:
+                raise InputError("this is not UTF-8 text.", place=place) from error
+            if not isinstance(value, dict):
+                raise InputError("this line is not a JSON object.", place=place)
             yield value
 
 

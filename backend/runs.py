@@ -167,7 +167,7 @@ class Run:
         exact = confine(workspace.runs, run_id)
         if (exact / "run.json").is_file():
             return cls(exact)
-        matches = [run for run in cls.all(workspace) if run.id.endswith(run_id)]
+        matches = [run for run in cls.all(workspace) if run_id and run.id.endswith(run_id)]
         if len(matches) != 1:
             count = "no run" if not matches else f"{len(matches)} runs"
             raise UsageError(f"{count} of this id.", place=run_id, remedy="See: runs")

@@ -13,6 +13,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 Parameters = Sequence[Any] | Mapping[str, Any]
+JSON_LINES = "read_json($path, format='newline_delimited', ignore_errors=true, columns=$columns)"
+"""SQL that reads a file of JSON lines, torn ones left out."""
 
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "threads": 2,

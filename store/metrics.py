@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.runs import Run
-from store.connection import Fingerprint, columns, fingerprint, known
+from store.connection import JSON_LINES, Fingerprint, columns, fingerprint, known
 
 Floats = NDArray[np.float64]
 Steps = NDArray[np.int64]
@@ -34,7 +34,6 @@ _DEVICE_TYPE = (
     "power_w DOUBLE, temperature_c DOUBLE)[]"
 )
 _PROCESS_TYPE = "STRUCT(rss DOUBLE, cpu_percent DOUBLE, device_memory DOUBLE)"
-_READ = "read_json($path, format='newline_delimited', ignore_errors=true, columns=$columns)"
 
 
 def _floats() -> Floats:
@@ -224,14 +223,14 @@ def _gpu(source: Fingerprint, max_points: int) -> GpuReadings:
     types = {"time": "DOUBLE", "devices": _DEVICE_TYPE, "process": _PROCESS_TYPE}
     given = {"path": source.path, "columns": types}
     host = columns(
-        f"SELECT time, process.rss AS rss, process.cpu_percent AS cpu FROM {_READ} "  # noqa: S608
+        f"SELECT time, process.rss AS rss, process.cpu_percent AS cpu FROM {JSON_LINES} "  # noqa: S608
         "WHERE time IS NOT NULL",
         given,
     )
     devices = columns(
         "SELECT time, d['index'] AS number, d['name'] AS name, d.used AS used, d.total AS total, "  # noqa: S608
         "d.utilization AS utilization, d.power_w AS power_w, d.temperature_c AS temperature_c "
-        f"FROM (SELECT time, unnest(devices) AS d FROM {_READ} WHERE time IS NOT NULL)",
+        f"FROM (SELECT time, unnest(devices) AS d FROM {JSON_LINES} WHERE time IS NOT NULL)",
         given,
     )
     numbers = np.ma.compressed(devices["number"])
@@ -262,7 +261,7 @@ def _read(source: Fingerprint, names: tuple[str, ...]) -> dict[str, NDArray[np.g
     types = {"step": "BIGINT", "attempt": "INTEGER", **dict.fromkeys(names, "DOUBLE")}
     listed = ", ".join(types)
     data = columns(
-        f"SELECT {listed} FROM {_READ} WHERE step IS NOT NULL",  # noqa: S608
+        f"SELECT {listed} FROM {JSON_LINES} WHERE step IS NOT NULL",  # noqa: S608
         {"path": source.path, "columns": types},
     )
     steps = data["step"]
@@ -285,7 +284,8 @@ def _clock(run: Run) -> tuple[Floats, Floats]:
 @lru_cache(maxsize=32)
 def _clock_of(source: Fingerprint) -> tuple[Floats, Floats]:
     data = columns(
-        f"SELECT step, time FROM {_READ} WHERE step IS NOT NULL AND time IS NOT NULL ORDER BY time",  # noqa: S608
+        f"SELECT step, time FROM {JSON_LINES} "  # noqa: S608
+        "WHERE step IS NOT NULL AND time IS NOT NULL ORDER BY time",
         {"path": source.path, "columns": {"step": "BIGINT", "time": "DOUBLE"}},
     )
     times, steps = np.asarray(data["time"], float), np.asarray(data["step"], float)

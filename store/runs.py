@@ -11,9 +11,8 @@ from backend.errors import SynthLoopError
 from backend.files import read_json
 from backend.runs import Progress, Reason, Run, RunSpec, RunStatus, State
 from backend.workspace import Workspace
-from store.connection import Fingerprint, fingerprint, rows
+from store.connection import JSON_LINES, Fingerprint, fingerprint, rows
 
-_READ = "read_json($path, format='newline_delimited', ignore_errors=true, columns=$columns)"
 _FIGURES = {
     "step": "BIGINT",
     "attempt": "INTEGER",
@@ -232,7 +231,7 @@ def _figures(
         f"SELECT arg_max(step, {at}) AS step, "  # noqa: S608
         f"arg_max(loss, {at}) FILTER (loss IS NOT NULL) AS loss, "
         "max(memory_reserved_peak) AS peak, max(host_memory) AS host "
-        f"FROM {_READ} WHERE step IS NOT NULL",
+        f"FROM {JSON_LINES} WHERE step IS NOT NULL",
         {"path": source.path, "columns": _FIGURES},
     )[0]
     return found["step"], found["loss"], _finite(found["peak"]), _finite(found["host"])

@@ -12,6 +12,7 @@ from backend.runs import Run, State
 from backend.workspace import Workspace
 from store.connection import columns, identifier, rows, table
 from store.datasets import STATISTIC_PREFIX, open_dataset
+from store.runs import run_rows
 
 Floats = NDArray[np.float64]
 _NUMBERS = ("n_words", "width", "height")
@@ -103,19 +104,15 @@ def _known_of(workspace: Workspace, reference: str, names: tuple[str, ...]) -> d
     opened = open_dataset(workspace, reference)
     there = tuple(name for name in names if name in opened.columns)
     found = _numbers(opened.table, there, "kept")
-    analyzed = _analysis(workspace, reference)
-    return {**(analyzed if analyzed else {}), **{k: v for k, v in found.items() if len(v)}}
+    return {**_analysis(workspace, reference), **{k: v for k, v in found.items() if len(v)}}
 
 
 def _analysis(workspace: Workspace, reference: str) -> dict[str, Floats]:
     """Statistics of the latest analysis of a version; names with prefix."""
-    for run in Run.all(workspace):
-        path = run.artifacts / "statistics.parquet"
-        spec = run.spec if path.is_file() else None
-        asked = spec is not None and spec.stage == "analyze"
-        if spec is None or not asked or spec.parameters.get("dataset") != reference:
-            continue
-        if run.status().state is State.SUCCEEDED:
+    for row in run_rows(workspace):
+        asked = row.stage == "analyze" and row.parameters.get("dataset") == reference
+        path = Run(workspace.runs / row.id).artifacts / "statistics.parquet"
+        if asked and row.state is State.SUCCEEDED and path.is_file():
             return _analyzed(str(path))
     return {}
 

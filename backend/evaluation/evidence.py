@@ -81,6 +81,8 @@ def gather(workspace: Workspace, run_id: str) -> Evaluated:
             remedy="Resume it, and report when it has succeeded.",
         )
     trail = _trail(workspace, run)
+    references = _dataset_references(workspace, [member.spec for member in trail])
+    trail = [*_makers(workspace, references), *trail]
     specs = [member.spec for member in trail]
     return Evaluated(
         run_id=run.id,
@@ -93,7 +95,7 @@ def gather(workspace: Workspace, run_id: str) -> Evaluated:
             for member, spec in zip(trail, specs, strict=True)
             if spec.stage in ("pretrain", "finetune")
         ],
-        datasets=[_dataset(workspace, name) for name in _dataset_references(workspace, specs)],
+        datasets=[_dataset(workspace, name) for name in references],
     )
 
 
@@ -150,6 +152,20 @@ def _dataset_references(workspace: Workspace, specs: list[RunSpec]) -> list[str]
             parent = read_json(description).get("parent")
             waiting += [parent] if isinstance(parent, str) else []
     return found
+
+
+def _makers(workspace: Workspace, references: list[str]) -> list[Run]:
+    """The runs that made these dataset versions, as far as they are still there.
+
+    What wrote their captions is left out: it trained another model.
+    """
+    descriptions = [read_json(workspace.datasets / name / "dataset.json") for name in references]
+    made_by = (str(description.get("run_id") or "") for description in descriptions)
+    return [
+        Run(workspace.runs / run_id)
+        for run_id in dict.fromkeys(made_by)
+        if _RUN_ID.fullmatch(run_id) and (workspace.runs / run_id / "run.json").is_file()
+    ]
 
 
 def _dataset(workspace: Workspace, reference: str) -> Dataset:

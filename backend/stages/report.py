@@ -49,6 +49,7 @@ def _chosen(parameters: Parameters) -> list[str]:
 
 def main(context: StageContext, parameters: Parameters) -> None:
     """Write `report.html` and `report.md`."""
+    from backend.profiles import defaults
     from backend.supervisor import command
 
     workspace = context.workspace
@@ -67,7 +68,11 @@ def main(context: StageContext, parameters: Parameters) -> None:
         parts=tuple(parameters.parts),
         examples=parameters.examples,
         commands={
-            run.run_id: [command(spec.stage, spec.parameters) for spec in run.trail] for run in runs
+            run.run_id: [
+                command(spec.stage, spec.parameters, defaults(workspace, spec.stage))
+                for spec in run.trail
+            ]
+            for run in runs
         },
         date=time.strftime("%Y-%m-%d %H:%M"),
     )

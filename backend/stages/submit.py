@@ -77,6 +77,7 @@ def _recipe(workspace: Workspace, name: str) -> dict[str, Any]:
 
 def main(context: StageContext, parameters: Parameters) -> None:
     """Write `submission.json` (the checks) and `submit.zip`."""
+    from backend.profiles import defaults
     from backend.supervisor import command
 
     workspace = context.workspace
@@ -87,7 +88,10 @@ def main(context: StageContext, parameters: Parameters) -> None:
     if failed:
         first = message(f"problem.submission_{failed[0].name}", "en", **failed[0].values)
         raise InputError(first, place=submission.evaluated.run_id)
-    commands = [command(spec.stage, spec.parameters) for spec in submission.evaluated.trail]
+    commands = [
+        command(spec.stage, spec.parameters, defaults(workspace, spec.stage))
+        for spec in submission.evaluated.trail
+    ]
     texts = {
         "output/train.sh": "#!/bin/sh\nset -e\n" + "\n".join(commands) + "\n",
         "solution/readme.md": _readme(submission, commands),

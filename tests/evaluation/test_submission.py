@@ -14,7 +14,7 @@ from backend.evaluation.submission import (
 )
 from backend.files import read_json, write_json
 from backend.messages import message
-from tests.evaluation.samples import make_benchmarks, make_evaluated, make_workspace
+from tests.evaluation.samples import make_benchmarks, make_evaluated, make_run, make_workspace
 
 EVALUATION = "20261124-000000-evaluate-clean"
 
@@ -141,6 +141,17 @@ def test_the_archive_is_laid_out_as_the_challenge_wants(workspace, tmp_path):
         }
         assert archive.read("solution/readme.md") == b"mine"
     assert seen[-1][0] == seen[-1][1] == 8
+
+
+def test_the_run_that_made_the_data_belongs_to_what_led_to_the_scores(workspace):
+    made = make_run(workspace, "synthesize", "20261123-000000-synthesize-clean", recipe="best")
+    path = workspace.datasets / "clean" / "v1" / "dataset.json"
+    write_json(path, read_json(path) | {"run_id": made.id})
+    trail = submission_of(workspace, EVALUATION).evaluated.trail
+    assert [spec.stage for spec in trail] == [
+        "synthesize", "prepare", "pretrain", "finetune", "evaluate",
+    ]  # fmt: skip
+    assert trail[0].parameters == {"recipe": "best"}
 
 
 def test_a_file_that_vanished_leaves_no_archive(workspace, tmp_path):

@@ -14,6 +14,7 @@ from backend.errors import InputError, UsageError
 from backend.messages import message
 from backend.stages import stage as stage_of
 from backend.stages.base import Problem, StageParameters
+from backend.training.presets import PRESETS
 from backend.workspace import Workspace
 
 
@@ -55,17 +56,20 @@ def sentence(problem: Problem) -> str:
 
 
 def command(stage: str, parameters: dict[str, Any], defaults: dict[str, Any] | None = None) -> str:
-    """The shell command that runs `stage` so; parameters at their default are left out.
+    """The shell command that runs `stage` so; what would be so without a word is left out.
 
     Args:
         stage: The stage's name.
         parameters: Values by name.
         defaults: Values that differ from the stage's own where a profile says so.
     """
-    usual = {
+    own = {
         name: field.get_default(call_default_factory=True)
         for name, field in stage_of(stage).parameters.model_fields.items()
-    } | (defaults or {})
+    }
+    chosen = {**own, **(defaults or {}), **parameters}.get("preset")
+    preset = {name: value for name, value in PRESETS.get(str(chosen), {}).items() if name in own}
+    usual = own | preset | (defaults or {})
     words = ["python", "-m", "backend", "run", stage]
     for name, value in parameters.items():
         if name not in usual or _written(value) != _written(usual[name]):

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from backend.cli.output import parameters_of
 from backend.errors import InputError, UsageError
 from backend.runs import Run
 from backend.stages import STAGES
-from backend.supervisor import check_parameters, command, start
+from backend.supervisor import check_parameters, command, start, validated
 from backend.workspace import Settings, Workspace
 from tests.faults.studio import STEPS
 
@@ -65,3 +66,12 @@ def test_a_command_keeps_a_stage_default_that_the_profile_overrides():
     text = command("evaluate", {"batch_size": 16}, {"batch_size": 4})
     assert text.endswith("-p batch_size=16")
     assert "-p" not in command("evaluate", {"batch_size": 4}, {"batch_size": 4})
+
+
+@pytest.mark.parametrize("asked", [{}, {"micro_batch_size": 4}, {"preset": "kit", "mlp_chunk": 7}])
+@pytest.mark.parametrize("profile", [{}, {"preset": "fit-8gb-qlora"}, {"method": "lora"}])
+def test_the_command_of_a_training_asks_for_that_training_again(asked, profile):
+    parameters = validated("finetune", profile | asked).model_dump(mode="json")
+    words = shlex.split(command("finetune", parameters, profile))
+    again = parameters_of([word for word in words[5:] if word != "-p"])
+    assert validated("finetune", profile | again).model_dump(mode="json") == parameters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -104,6 +105,17 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
             if not isinstance(value, dict):
                 raise InputError("this line is not a JSON object.", place=place)
             yield value
+
+
+def file_sizes(folder: Path) -> dict[Path, int]:
+    """Bytes of every file below a folder that may change meanwhile; links are left out."""
+    sizes = {}
+    for path in folder.rglob("*"):
+        # Scratch files of a running program are gone a moment later.
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_file() and not path.is_symlink():
+                sizes[path] = path.stat().st_size
+    return sizes
 
 
 def confine(root: Path, relative: str | os.PathLike[str]) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 
 from backend.errors import SynthLoopError
+from backend.files import file_sizes
 from backend.runs import Run, State
 from backend.stages import STAGES
 from backend.supervisor import delete, queue, stop
@@ -207,7 +208,7 @@ def _confirm(space: Workspace, row: RunRow) -> None:
 
 def _ask(space: Workspace, row: RunRow) -> None:
     run = Run.find(space, row.id)
-    size = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
+    size = sum(file_sizes(run.path).values())
     st.write(t("runs.delete.text", run=escape(row.label), size=gib(size)))
     built = [one for one in run_rows(space) if row.id in named(one)]
     if built:

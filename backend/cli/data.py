@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.cli.output import add_json, print_json
+from backend.errors import UsageError
 from backend.evaluation import mmbench, textvqa
 from backend.formats.convert import dj_to_llava, llava_to_dj
 
@@ -73,7 +74,14 @@ def _plain(value: Any) -> str:
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    if arguments.direction == "dj-to-llava":
+    to_llava = arguments.direction == "dj-to-llava"
+    for option, given in (
+        ("--originals", not to_llava and arguments.originals),
+        ("--dialogues", to_llava and arguments.dialogues),
+    ):
+        if given:
+            raise UsageError(f"the option means nothing with {arguments.direction}.", place=option)
+    if to_llava:
         count = dj_to_llava(arguments.source, arguments.target, arguments.originals)
     else:
         count = llava_to_dj(

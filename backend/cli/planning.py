@@ -22,10 +22,25 @@ def add_commands(commands: Any) -> None:
     planning = commands.add_parser("plan", help="predict a training's memory, and make it fit")
     add_parameters(planning)
     planning.add_argument("--stage", choices=("pretrain", "finetune"), default="finetune")
-    planning.add_argument("--budget", type=float, metavar="GIB", help="device memory on the box")
-    planning.add_argument("--positions", type=int, help="longest row, image tokens counted in")
+    planning.add_argument(
+        "--budget", type=_positive, metavar="GIB", help="device memory on the box"
+    )
+    planning.add_argument(
+        "--positions", type=_positive_whole, help="longest row, image tokens counted in"
+    )
     add_json(planning)
     planning.set_defaults(command=_plan)
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError("must be above 0")
+    return value
+
+
+def _positive_whole(text: str) -> int:
+    return int(_positive(str(int(text))))
 
 
 def _plan(arguments: argparse.Namespace) -> int:
@@ -37,7 +52,7 @@ def _plan(arguments: argparse.Namespace) -> int:
         workspace,
         arguments.stage,
         checked.model_dump(),
-        arguments.budget or _budget(workspace),
+        _budget(workspace) if arguments.budget is None else arguments.budget,
         positions=arguments.positions,
         factor=correction(workspace, device).factor,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import sys
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from backend.cli.output import (
     print_table,
     say,
 )
+from backend.errors import SynthLoopError
 from backend.messages import message
 from backend.profiles import defaults
 from backend.runs import Run, State
@@ -142,7 +144,12 @@ def _told(run: Run, as_json: bool) -> int:
 
 def _runs(arguments: argparse.Namespace) -> int:
     workspace = opened(arguments)
-    found = [(run, run.spec, run.status()) for run in Run.all(workspace)]
+    found = []
+    for run in Run.all(workspace):
+        try:
+            found.append((run, run.spec, run.status()))
+        except (SynthLoopError, ValueError) as error:
+            say(f"left out, its files are broken: {run.id}: {error}")
     if arguments.json:
         print_json(
             [
@@ -201,7 +208,8 @@ def _copied(path: Path, position: int) -> int:
         return position
     with path.open("rb") as file:
         file.seek(position)
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         while chunk := file.read(1 << 16):
-            sys.stdout.write(chunk.decode(errors="replace"))
+            sys.stdout.write(decoder.decode(chunk))
         sys.stdout.flush()
         return file.tell()

@@ -104,9 +104,16 @@ def is_loopback(address: str) -> bool:
 def has_login() -> bool:
     """Whether Streamlit's login is configured."""
     import tomllib
+    from importlib.util import find_spec
 
     if not SECRETS.is_file():
         return False
+    if find_spec("authlib") is None:
+        raise UsageError(
+            "the login needs the package Authlib.",
+            place=str(SECRETS),
+            remedy="Install it beside the others: .venv/bin/pip install Authlib==1.9.10",
+        )
     with SECRETS.open("rb") as file:
         try:
             return "auth" in tomllib.load(file)

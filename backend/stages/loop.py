@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from backend.errors import UsageError
+from backend.errors import SynthLoopError, UsageError
 from backend.files import read_json, write_json
 from backend.profiles import defaults
 from backend.runs import Reason, Run, RunFailed, State
@@ -80,15 +81,22 @@ def baseline_of(workspace: Workspace, chosen: str) -> Run:
     """
     if chosen:
         run = Run.find(workspace, chosen)
-        if run.status().state is not State.SUCCEEDED or run.spec.stage != "loop":
-            raise UsageError("this is no loop that succeeded.", place=run.id)
+        if not _is_baseline(run):
+            raise UsageError("this is no baseline loop that succeeded.", place=run.id)
         return run
     for run in Run.all(workspace):
-        spec = run.spec
-        is_baseline = spec.stage == "loop" and spec.parameters.get("loop") == "baseline"
-        if is_baseline and run.status().state is State.SUCCEEDED:
-            return run
+        try:
+            if _is_baseline(run):
+                return run
+        except (SynthLoopError, ValueError) as error:
+            print(f"left out, its files are broken: {run.id}: {error}", file=sys.stderr)
     raise UsageError("no baseline loop has succeeded yet.", remedy="Run the baseline loop first.")
+
+
+def _is_baseline(run: Run) -> bool:
+    spec = run.spec
+    of_kind = spec.stage == "loop" and spec.parameters.get("loop") == "baseline"
+    return of_kind and run.status().state is State.SUCCEEDED
 
 
 def _child(loop: Run, stage: str) -> str:
@@ -190,7 +198,11 @@ class Loop:
                 "output": asked.recipe,
                 "seed": asked.seed,
             },
-            "verify": lambda: {"dataset": self._data(), "sample_cap": asked.sample_cap},
+            "verify": lambda: {
+                "dataset": self._data(),
+                "seed": asked.seed,
+                "sample_cap": asked.sample_cap,
+            },
             "prepare": lambda: {
                 "dataset": self._data(),
                 "seed": asked.seed,

@@ -83,13 +83,13 @@ class DeepSpeedEngine:
             self.engine.step()
         self.waiting = False
 
-    def step(self, learning_rate: float) -> float:
+    def step(self, learning_rate: float) -> float | None:
         """See `Engine`."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self._end_micro_batch()
         norm = self.engine.get_global_grad_norm()
-        return float(norm) if norm is not None else 0.0
+        return float(norm) if norm is not None else None
 
     def save(self, folder: Path) -> None:
         """See `Engine`."""

@@ -30,8 +30,8 @@ class Engine(Protocol):
     def micro_batch(self, tensors: dict[str, Tensor], share: float) -> Loss:
         """Forward and backward of one micro-batch, its loss weighed by `share`."""
 
-    def step(self, learning_rate: float) -> float:
-        """Update the weights; returns the gradient's norm before clipping."""
+    def step(self, learning_rate: float) -> float | None:
+        """Update the weights; returns the gradient's norm before clipping, None when unknown."""
 
     def save(self, folder: Path) -> None:
         """Write weights and states below `folder`; every process calls it."""

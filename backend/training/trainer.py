@@ -305,7 +305,9 @@ class Trainer:
         size: int = self.mgm.model.config.tokens_per_image
         return words + pictures * (size - 1)
 
-    def _tell_step(self, shares: list[Share], rate: float, norm: float, seconds: float) -> None:
+    def _tell_step(
+        self, shares: list[Share], rate: float, norm: float | None, seconds: float
+    ) -> None:
         for share in shares:
             self.log.add(self.step, share.ids, share.samples)
             self._note_unreadable(share.unreadable)
@@ -320,9 +322,10 @@ class Trainer:
         )  # fmt: skip
         peak = read["memory_allocated_peak"]
         device = f"  {peak / 2**30:.2f} GiB" if peak is not None else ""
+        told = "-" if norm is None else f"{norm:.3f}"
         shown = "-" if loss is None else f"{loss:.4f}"
         print(
-            f"step {self.step}/{self.total}  loss {shown}  lr {rate:.2e}  norm {norm:.3f}  "
+            f"step {self.step}/{self.total}  loss {shown}  lr {rate:.2e}  norm {told}  "
             f"{samples / seconds:.1f} samples/s  {tokens / seconds:.0f} tokens/s{device}",
             flush=True,
         )

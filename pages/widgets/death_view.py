@@ -51,8 +51,7 @@ def _way(run: Run, found: Explanation, way: Option, number: int) -> None:
         help=t("death.use.help"),
         width="stretch",
     ):
-        spec = run.spec
-        into_training_form(spec.stage, spec.parameters | found.parameters(way))
+        into_training_form(found.stage, run.spec.parameters | found.parameters(way))
 
 
 def into_training_form(stage: str, parameters: dict[str, Any]) -> None:

@@ -74,7 +74,8 @@ def stage_form(
     _show(findings)
     differing = {name: value for name, value in values.items() if value != usual.get(name)}
     st.caption(t("form.command"))
-    st.code(command(stage_name, differing), language="bash", wrap_lines=True)
+    shown = command(stage_name, differing, profile_defaults(space, stage_name))
+    st.code(shown, language="bash", wrap_lines=True)
     pressed = st.button(
         t("form.start", stage=title or t(f"stage.{stage_name}")),
         type="primary" if primary else "secondary",

@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from backend.errors import InputError, SynthLoopError
-from backend.files import confine, read_lines
+from backend.files import confine, file_sizes, read_lines
 from backend.memory.health import advice, describe, judge_run
 from backend.memory.symptoms import Finding
 from backend.profiles import defaults as profile_defaults
@@ -254,12 +254,12 @@ def _strong(text: str, strong: bool) -> str:
 
 def files(run: Run) -> None:
     """What lies in the run's folder; one file can be looked at or taken away."""
-    found = sorted(path for path in run.path.rglob("*") if path.is_file() and not path.is_symlink())
-    total = sum(path.stat().st_size for path in found)
+    sizes = file_sizes(run.path)
+    found, total = sorted(sizes), sum(sizes.values())
     st.caption(t("run.files.total", n=number(len(found)), size=gib(total), place=escape(run.path)))
     names = [str(path.relative_to(run.path)) for path in found[:_FILES]]
     lines = "".join(
-        f"<tr><td>{html(name)}</td><td class='sl-number'>{html(gib(path.stat().st_size))}</td>"
+        f"<tr><td>{html(name)}</td><td class='sl-number'>{html(gib(sizes[path]))}</td>"
         f"<td class='sl-number'>{datetime.fromtimestamp(path.stat().st_mtime):%H:%M:%S}</td></tr>"
         for name, path in zip(names, found, strict=False)
     )

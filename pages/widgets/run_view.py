@@ -9,6 +9,7 @@ import streamlit as st
 
 from backend.errors import SynthLoopError
 from backend.files import read_json
+from backend.profiles import defaults as profile_defaults
 from backend.runs import Progress, Run, State
 from backend.stages import STAGES
 from backend.supervisor import command, resume, stop
@@ -149,7 +150,8 @@ def _actions(run: Run, row: RunRow) -> None:
     ):
         st.switch_page(f"pages/{page}.py", query_params={"clone": run.id})
     with st.popover(t("run.command"), icon=icon("terminal"), key=f"command-{run.id}"):
-        st.code(command(row.stage, row.parameters), language="bash", wrap_lines=True)
+        shown = command(row.stage, row.parameters, profile_defaults(workspace(), row.stage))
+        st.code(shown, language="bash", wrap_lines=True)
 
 
 def _do(action: Callable[[], object], done: str) -> None:

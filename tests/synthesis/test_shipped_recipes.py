@@ -164,4 +164,4 @@ def test_filters_of_the_challenge_run_over_real_pairs(juicer: Juicer, tmp_path: 
     info = describe(workspace, made(run))
     assert info.counts.samples == 300
     assert 100 < info.counts.kept < 150
-    assert info.image_root == str(REAL_SEED)
+    assert info.image_root == str(REAL_SEED.resolve())

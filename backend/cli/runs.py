@@ -33,18 +33,12 @@ def add_commands(commands: Any) -> None:
     """Add this module's commands to the parser."""
     run = commands.add_parser("run", help="run a stage and wait for its end")
     run.add_argument("stage", metavar="STAGE", help=", ".join(STAGES))
-    add_parameters(run)
-    run.add_argument("--name", default="", help="what you call the run")
-    run.add_argument("--detach", action="store_true", help="do not wait")
-    add_json(run)
+    _starts(run)
     run.set_defaults(command=_run)
 
     loop = commands.add_parser("loop", help="run a whole loop: baseline or synthesis")
     loop.add_argument("loop", metavar="NAME")
-    add_parameters(loop)
-    loop.add_argument("--name", default="", help="what you call the run")
-    loop.add_argument("--detach", action="store_true", help="do not wait")
-    add_json(loop)
+    _starts(loop)
     loop.set_defaults(command=_loop)
 
     runs = commands.add_parser("runs", help="list the runs, newest first")
@@ -65,6 +59,14 @@ def add_commands(commands: Any) -> None:
     logs.add_argument("run", metavar="RUN")
     logs.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
     logs.set_defaults(command=_logs)
+
+
+def _starts(command: argparse.ArgumentParser) -> None:
+    """What every command that starts a run understands."""
+    add_parameters(command)
+    command.add_argument("--name", default="", help="what you call the run")
+    command.add_argument("--detach", action="store_true", help="do not wait")
+    add_json(command)
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 from tests.benchmarks.texts import Length
 
-Group = Literal["speed", "kit", "fit", "start", "learn", "memory", "border", "check"]
+Group = Literal[
+    "speed", "kit", "fit", "start", "learn", "memory", "border", "pair", "death", "healthy", "check"
+]
 LONG = Length(1024, 200)
 """448 positions of text and 576 of the picture."""
 
@@ -32,6 +34,8 @@ class Job:
         threads: CPU threads of torch.
         slot: Jobs of one slot use the device one after another, micro-batch by micro-batch.
         again: Changes to try, one after another, when the device's memory did not do.
+        leave_gib: Device memory that another process leaves to this one; None is no such process.
+        fails: Moment of a training step at which its memory ends, as `explain` has to find it.
     """
 
     name: str
@@ -48,6 +52,8 @@ class Job:
     threads: int = 2
     slot: str = "heavy"
     again: tuple[dict[str, Any], ...] = field(default=())
+    leave_gib: float | None = None
+    fails: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -174,17 +180,91 @@ def _border(card: int, name: str, preset: str, positions: int, **options: Any) -
 
 
 def border_jobs() -> list[Job]:
-    """Configurations close to what common cards hold, each in a process that has no more."""
+    """Configurations close to what common cards hold, each in a process that has no more.
+
+    Of each card one that is said to fit, one that may, and one that is said not to.
+    """
     return [
-        _border(8, "qlora-below", QLORA, 1200, mlp_chunk=0),
+        _border(8, "qlora-fits", QLORA, 1024, micro=7),
+        _border(12, "lora-fits", LORA, 1024, micro=6, mining_checkpointing=False),
+        _border(16, "full-fits", FULL, 900, activation_checkpointing=False),
+        _border(24, "full-8bit-fits", FULL24, 1024, micro=3, loss_chunk=0),
+        _border(8, "qlora-tight", QLORA, 1200, mlp_chunk=0),
+        _border(12, "lora-tight", LORA, 700, micro=8, mining_checkpointing=False),
+        _border(16, "full-tight", FULL, 1024, activation_checkpointing=False),
+        _border(24, "full-8bit-tight", FULL24, 850, loss_chunk=0),
         _border(8, "qlora-above", QLORA, 1024, micro=8, mining_checkpointing=False),
-        _border(12, "lora-below", LORA, 700, micro=8, mining_checkpointing=False),
         _border(12, "lora-above", LORA, 1200, micro=10, mining_checkpointing=False),
-        _border(16, "full-below", FULL, 1024, activation_checkpointing=False),
         _border(16, "full-above", FULL, 2048, activation_checkpointing=False),
-        _border(24, "full-8bit-below", FULL24, 850, loss_chunk=0),
         _border(24, "full-8bit-above", FULL24, 1400, loss_chunk=0),
     ]
+
+
+def pair_jobs() -> list[Job]:
+    """Two devices and each way to share between them; only where there are two."""
+    states = {"precision": "fp32_master", "optimizer": "adamw", "devices": 2}
+    jobs = [
+        _memory("two-plain-lora", LORA, devices=2),
+        _memory("two-zero1", FULL, zero_stage=1, **states),
+        _memory("two-zero2", FULL, zero_stage=2, **states),
+        _memory("two-zero3", FULL, zero_stage=3, **states),
+        _memory("two-zero2-offload", FULL, zero_stage=2, offload="optimizer", **states),
+    ]
+    return [
+        replace(
+            job, group="pair",
+            parameters={**job.parameters,
+                        "global_batch_size": 2 * job.parameters["global_batch_size"]},
+        )
+        for job in jobs
+    ]  # fmt: skip
+
+
+def death_jobs() -> list[Job]:
+    """Trainings that run out of device memory, each at another moment."""
+
+    def dies(fails: str, cap: float, job: Job, **more: Any) -> Job:
+        return replace(job, group="death", cap_gib=cap, fails=fails, **more)
+
+    return [
+        dies("loading", 4.0, _memory("death-loading", FULL24)),
+        dies("vision", 13.0, _memory("death-vision", LORA, micro=16, tower_chunk=0,
+                                     mining_checkpointing=False)),
+        dies("forward", 14.0, _memory("death-forward", LORA, micro=16,
+                                      activation_checkpointing=False)),
+        dies("loss", 12.0, _memory("death-loss", "custom", method="lora", **NAIVE)),
+        dies("backward", 11.0, _memory("death-backward", QLORA, micro=16, tower_chunk=4,
+                                       mlp_chunk=0, length=Length(2048, 400))),
+        dies("optimizer", 15.0, _memory("death-optimizer", FULL, precision="bf16",
+                                        optimizer="adamw_bf16")),
+        dies("", 11.5, _memory("death-kit", "kit"), threads=14),
+        replace(_memory("death-beside", LORA), group="death", leave_gib=7.0, fails=""),
+    ]  # fmt: skip
+
+
+def healthy_jobs() -> list[Job]:
+    """Twenty trainings of the starter as its users start them: nothing may be found wrong."""
+    quiet = {"image_workers": 2}
+    jobs = [
+        Job(f"healthy-pretrain-{seed}", "healthy", "pretrain", {**quiet, "seed": seed},
+            Length(0, 0), slot="", save=True)
+        for seed in range(1, 8)
+    ]  # fmt: skip
+    full = {**quiet, "method": "full", "learning_rate": 2e-4}
+    ways: dict[str, dict[str, Any]] = {
+        **{f"lora-{seed}": {**quiet, "seed": seed} for seed in range(1, 7)},
+        **{f"full-{seed}": {**full, "seed": seed} for seed in range(1, 4)},
+        "lora-rank-64": {**quiet, "lora_rank": 64, "lora_alpha": 128.0, "lora_dropout": 0.05},
+        "full-master": {**full, "precision": "fp32_master"},
+        "full-stochastic": {**full, "precision": "bf16_stochastic", "optimizer": "adamw_8bit"},
+        "full-constant": {**full, "scheduler": "constant", "learning_rate": 1e-4},
+    }
+    for name, values in ways.items():
+        jobs.append(
+            Job(f"healthy-{name}", "healthy", "finetune", values, Length(0, 0), slot="", save=True,
+                after="healthy-pretrain-1")
+        )  # fmt: skip
+    return jobs
 
 
 def fit_jobs() -> list[Job]:
@@ -290,8 +370,13 @@ def check_jobs() -> list[Job]:
         Job("resume", "check", "finetune", resume, Length(0, 0), after=START, timeout=150),
         Job("oracle", "check", "", {}, Length(0, 0), timeout=120),
         *(
-            Job(f"probe-{preset}", "check", "probe", {**COMMON, **_steps(4), "preset": preset})
-            for preset in (FULL, LORA)
+            Job(
+                f"probe-{preset}",
+                "check",
+                "probe",
+                {"preset": preset, "micro_batch_size": 4, "global_batch_size": 8},
+            )
+            for preset in (FULL, LORA, QLORA)
         ),
     ]
 
@@ -300,7 +385,10 @@ def all_jobs(card_gib: float) -> list[Job]:
     """Everything, the most valuable first."""
     speed, fit, learning = speed_jobs(card_gib), fit_jobs(), list(learning_jobs())
     memory, border, check = memory_jobs(), border_jobs(), check_jobs()
+    healthy = healthy_jobs()
+    *deaths, beside = death_jobs()
     return [
+        beside,
         fit[0],
         *speed[:4],
         learning[0],
@@ -313,6 +401,9 @@ def all_jobs(card_gib: float) -> list[Job]:
         *learning[4:7],
         *memory[30:],
         *check,
+        *deaths,
+        *pair_jobs(),
         *speed[4:],
         *learning[7:],
+        *healthy,
     ]

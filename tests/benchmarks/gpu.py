@@ -17,6 +17,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from backend.profiles import defaults
+from backend.workspace import Workspace
 from tests.benchmarks.configurations import START, Job, all_jobs
 from tests.benchmarks.schedule import Scheduler
 from tests.benchmarks.texts import Length, tokenizer_of, write_samples
@@ -28,6 +30,7 @@ SAMPLES = 300
 THUMBNAIL = 160
 """Pixels of the learner's pictures: its towers read 128."""
 SMALL_NEED, LEARNER_NEED = 1.0, 4.0
+KEPT_GROUPS = ("death", "healthy", "check")
 MARGIN = 1.5
 """GiB of the device that stay free."""
 
@@ -76,7 +79,7 @@ def run(
     ended = scheduler.run()
     if building is not None and building.poll() is None:
         building.kill()
-    keep_failed(out, work)
+    keep_runs(out, work)
     states = sorted(set(ended.values()))
     counts = ", ".join(f"{list(ended.values()).count(state)} {state}" for state in states)
     _say(deadline - seconds, f"ended: {counts}; {len(jobs) - len(ended)} not run")
@@ -185,11 +188,13 @@ class Setup:
                 tar.extractall(self.pictures, filter="data")
         with ThreadPoolExecutor(4) as pool:
             smaller = pool.submit(self._thumbnails)
+            starter = pool.submit(self._starter)
             learner = pool.submit(self._learner)
             self.sizes = TINY if self.tiny else MGM_2B
             self.workspace = write_workspace(self.work / "model", self.sizes)
             self.learner_assets = learner.result()
             smaller.result()
+            self.starter = starter
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self.tokenize = tokenizer_of(self.workspace.asset("llm"))
@@ -200,6 +205,8 @@ class Setup:
         if not self.tiny:
             return job
         parameters = dict(job.parameters)
+        if job.group == "healthy":
+            parameters["max_steps"] = 6
         if "max_steps" in parameters:
             parameters["max_steps"] = min(6, parameters["max_steps"])
         if parameters.get("image_size_aux"):
@@ -214,13 +221,15 @@ class Setup:
         window = (1, 2) if job.window else None
         return replace(job, parameters=parameters, length=short, window=window)
 
-    def inputs(self, job: Job) -> tuple[Path, dict[str, str]]:
+    def inputs(self, job: Job) -> tuple[Path, dict[str, Any]]:
         """Workspace of a job, and the parameters that name its data."""
         if job.length.positions:
             file = self.samples(job.length)
             return self.workspace.root, {"data": str(file), "image_root": str(self.pictures)}
         if job.name == "oracle":
             return self.workspace.root, {}
+        if job.group == "healthy":
+            return self.work / "starter", self._as_users_start(job)
         data = {"data": str(self.work / "thumbnails" / "train.json")}
         data["image_root"] = str(self.work / "thumbnails")
         if job.name == START:
@@ -228,6 +237,15 @@ class Setup:
         folder, projector = self._started()
         root = self._learner_workspace("learn", {**self.learner_assets, "llm": str(folder)})
         return root, {**data, "projector": str(projector)}
+
+    def _as_users_start(self, job: Job) -> dict[str, Any]:
+        """What the starter's profile sets of a stage and the job does not, and its data."""
+        workspace, prepared = self.starter.result()
+        values = {**defaults(workspace, job.stage), **job.parameters}
+        if job.stage == "pretrain":
+            return values | prepared
+        [pretrained] = workspace.runs.glob(f"*{job.after}")
+        return values | {"projector": str(pretrained / "artifacts" / "mm_projector.bin")}
 
     def samples(self, length: Length) -> Path:
         """The file of samples of this length."""
@@ -260,6 +278,21 @@ class Setup:
             kept.append(record)
         (folder / "train.json").write_text(json.dumps(kept))
 
+    def _starter(self) -> tuple[Workspace, dict[str, str]]:
+        """The workspace that new users get, and its prepared pairs as parameters of pretraining."""
+        from backend.stages import prepare
+        from backend.stages.base import StageContext
+        from backend.starter.create import create_starter
+        from backend.synthesis.datasets import describe
+        from tests.benchmarks.job import create_run
+
+        workspace = create_starter(self.work / "starter")
+        parameters = prepare.Parameters.model_validate(defaults(workspace, "prepare"))
+        run = create_run(workspace, Job("prepare", "healthy", "prepare", {}), {})
+        prepare.main(StageContext(workspace, run), parameters)
+        root = describe(workspace, parameters.dataset).image_root
+        return workspace, {"data": str(run.artifacts / "train.json"), "image_root": root}
+
     def _learner(self) -> dict[str, str]:
         """A language model that knows nothing, beside the starter's towers."""
         from tests.benchmarks.learner import write_learner
@@ -289,17 +322,20 @@ class Setup:
         return folder, folder / "mm_projector.bin"
 
 
-def keep_failed(out: Path, work: Path) -> None:
-    """Run folders of jobs that died of the device's memory, logs in them, without weights."""
-    with tarfile.open(out / "deaths.tar.gz", "w:gz") as tar:
+def keep_runs(out: Path, work: Path) -> None:
+    """Run folders of jobs that failed or whose files are data, logs in them, without weights."""
+    with tarfile.open(out / "runs.tar.gz", "w:gz") as tar:
         for line in (out / "results.jsonl").read_text().splitlines():
             result = json.loads(line)
-            if result.get("state") not in ("oom", "error") or "run" not in result:
+            if "run" not in result:
+                continue
+            if result["group"] not in KEPT_GROUPS and result["state"] not in ("oom", "error"):
                 continue
             folder = Path(result["run"])
             log = work / "jobs" / f"{result['name']}-{result['try']}" / "log.txt"
             if log.is_file():
                 shutil.copyfile(log, folder / "output.log")
-            for path in sorted(folder.glob("*")):
+            files = [*folder.glob("*"), *folder.glob("artifacts/*.json"), *folder.glob("batches/*")]
+            for path in sorted(files):
                 if path.is_file() and path.stat().st_size < 1 << 20:
-                    tar.add(path, f"{result['name']}/{path.name}")
+                    tar.add(path, f"{result['name']}/{path.relative_to(folder)}")

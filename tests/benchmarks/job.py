@@ -12,11 +12,12 @@ STARTED = time.time()
 
 import json  # noqa: E402
 import os  # noqa: E402
+import subprocess  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
 import traceback  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
-from contextlib import ExitStack, suppress  # noqa: E402
+from contextlib import ExitStack, contextmanager, suppress  # noqa: E402
 from importlib import import_module  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
@@ -86,25 +87,26 @@ def train(asked: dict[str, Any], folder: Path) -> dict[str, Any]:
     module = import_module(stage_named(job.stage).module)
     parameters = module.Parameters.model_validate(run.spec.parameters)
     observed: dict[str, Any] = {}
-    if parameters.launched:
-        # What trains is a process of the launcher's: it watches itself.
-        launching.WORKER = "tests.benchmarks.worker"
-        os.environ[WORKER_VARIABLE] = str(folder)
-        _run_stage(stage_main, module, run)
-        file = folder / OBSERVED
-        if file.is_file():
-            observed = json.loads(file.read_text())
-    else:
-        watch = Watch(job, Gate(Path(asked["gate"]) if asked["gate"] else None), folder)
-        watch.install(module)
-        _run_stage(stage_main, module, run)
-        observed = watch.observations()
+    with another_process(job.leave_gib):
+        if parameters.launched:
+            # What trains is a process of the launcher's: it watches itself.
+            launching.WORKER = "tests.benchmarks.worker"
+            os.environ[WORKER_VARIABLE] = str(folder)
+            _run_stage(stage_main, module, run)
+            file = folder / OBSERVED
+            if file.is_file():
+                observed = json.loads(file.read_text())
+        else:
+            watch = Watch(job, Gate(Path(asked["gate"]) if asked["gate"] else None), folder)
+            watch.install(module)
+            _run_stage(stage_main, module, run)
+            observed = watch.observations()
     outcome = json.loads((run.path / "outcome.json").read_text())
     steps = list(read_lines(run.metrics_path)) if run.metrics_path.exists() else []
     events = list(read_lines(run.events_path)) if run.events_path.exists() else []
     told = {
         name: json.loads(file.read_text())
-        for name in ("memory", "probe")
+        for name in ("memory", "probe", "findings")
         if (file := run.artifacts / f"{name}.json").is_file()
     }
     return {
@@ -122,6 +124,29 @@ def train(asked: dict[str, Any], folder: Path) -> dict[str, Any]:
         "artifacts": sorted(path.name for path in run.artifacts.iterdir()),
         **observed,
     }
+
+
+@contextmanager
+def another_process(leave_gib: float | None) -> Iterator[None]:
+    """Somebody else on the device, who leaves this much of it; None is nobody."""
+    if leave_gib is None:
+        yield
+        return
+    code = (
+        "import sys, torch; free, _ = torch.cuda.mem_get_info(); "
+        f"held = torch.empty(free - int({leave_gib} * 2**30), dtype=torch.uint8, device='cuda'); "
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        if process.stdout.readline() != "held\n":
+            raise RuntimeError("the other process could not take the device's memory")
+        try:
+            yield
+        finally:
+            process.stdin.close()
 
 
 def _run_stage(stage_main: Any, module: Any, run: Any) -> None:
@@ -297,7 +322,8 @@ class Watch:
         self.written = time.time()
         self.note()
         known = {"peak": self.peaks(), "phases": self.phases, "speed": self.speed}
-        known |= {"steps": self.steps, "waited_s": self.gate.waited}
+        known |= {"steps": self.steps, "waited_s": self.gate.waited, "host": self.host.most}
+        known |= {"paged_bytes": _paged_bytes()}
         self.partial.write_text(json.dumps(known))
 
     def enter(self, phase: str) -> None:

@@ -103,7 +103,7 @@ class RunSpec(BaseModel):
     """The child's command, as the supervisor starts it."""
     created_at: float
     device: str | None
-    """The device whose lock the run waits for; None runs at once."""
+    """The devices whose locks the run waits for, with commas; None runs at once."""
     parent: str | None = None
     """The loop that started it."""
     request: str | None = None
@@ -117,6 +117,11 @@ class RunSpec(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict)
     git: str | None = None
     """Commit of SynthLoop's own checkout; None outside one."""
+
+    @property
+    def devices(self) -> list[str]:
+        """The devices one by one, in the order in which every run takes them."""
+        return sorted(self.device.split(",")) if self.device is not None else []
 
 
 class RunStatus(BaseModel):

@@ -7,5 +7,13 @@ from backend.gpu.nvml import (
     process_memory,
     read_devices,
 )
+from backend.gpu.visible import visible_cards
 
-__all__ = ["Device", "DeviceProcess", "DeviceReadings", "process_memory", "read_devices"]
+__all__ = [
+    "Device",
+    "DeviceProcess",
+    "DeviceReadings",
+    "process_memory",
+    "read_devices",
+    "visible_cards",
+]

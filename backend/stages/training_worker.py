@@ -16,10 +16,11 @@ from typing import Any, Literal
 import psutil
 
 from backend.files import write_json
+from backend.gpu.visible import VARIABLE
 from backend.runs import Run, State
 from backend.stages import stage as stage_named
 from backend.stages.base import StageContext, run_to_end, validated
-from backend.training.launching import STAGE_VARIABLE, STOP, workers_folder
+from backend.training.launching import CARDS_VARIABLE, STAGE_VARIABLE, STOP, workers_folder
 from backend.workspace import Workspace
 
 DIE_WITH_PARENT = 1
@@ -63,11 +64,18 @@ class WorkerContext(StageContext):
             super().progress(done, total, unit, note, even=even)
 
 
+def see_the_cards_of_the_stage() -> None:
+    """Undo a launcher's choice of cards; whoever looks at them has to be imported afterwards."""
+    if CARDS_VARIABLE in os.environ:
+        os.environ[VARIABLE] = os.environ[CARDS_VARIABLE]
+
+
 def main() -> None:
     """Train this process's share; its last word is `workers/rank-<n>.json` of the run."""
     # Launchers start their processes as sessions of their own: nothing else would end them when
     # the launcher is killed.
     ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
+    see_the_cards_of_the_stage()
     run = Run(Path(sys.argv[1]).resolve())
     rank = int(os.environ["RANK"])
     context = WorkerContext(Workspace.open(run.path.parents[1]), run, rank)

@@ -20,7 +20,7 @@ from typing import Any
 
 from backend.errors import InputError, UsageError
 from backend.files import confine
-from backend.gpu import read_devices
+from backend.gpu import visible_cards
 from backend.runs import Run, RunSpec, State, new_run_id
 from backend.stages import stage as stage_of
 from backend.stages.base import Problem, StageParameters
@@ -47,6 +47,7 @@ PACKAGES = (
 )
 VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
     "PYTORCH_ALLOC_CONF",
     "PYTORCH_CUDA_ALLOC_CONF",
     "OMP_NUM_THREADS",
@@ -126,20 +127,17 @@ def _own_environment() -> dict[str, str]:
 
 def _queue_up(run: Run, supervisor: int) -> None:
     """Put the supervisor into the queue before it can itself: it may start later than the next."""
-    device, status = run.spec.device, run.written_status()
-    if device is not None and status.state is State.QUEUED and status.queued_at is not None:
-        # What fails here (a full disk) the supervisor does again.
-        with contextlib.suppress(OSError):
-            DeviceQueue(device).take_ticket(run.id, status.queued_at, supervisor)
+    status = run.written_status()
+    if status.state is State.QUEUED and status.queued_at is not None:
+        for device in run.spec.devices:
+            # What fails here (a full disk) the supervisor does again.
+            with contextlib.suppress(OSError):
+                DeviceQueue(device).take_ticket(run.id, status.queued_at, supervisor)
 
 
-def device() -> str:
-    """The device whose queue a run joins: the first visible card, or the processor."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        first = visible.split(",")[0].strip()
-        return "cpu" if first in ("", "-1") else first
-    return "0" if read_devices().devices else "cpu"
+def device(count: int = 1) -> str:
+    """The devices whose queues a run joins: the first visible cards, or the processor."""
+    return ",".join(visible_cards()[:count]) or "cpu"
 
 
 class _Token:
@@ -197,7 +195,7 @@ def _spec(workspace: Workspace, stage: str, checked: StageParameters) -> RunSpec
         parameters=checked.model_dump(mode="json"),
         argv=[sys.executable, "-m", found.module, str(workspace.runs / run_id)],
         created_at=now,
-        device=device() if found.uses_device else None,
+        device=device(getattr(checked, "devices", 1)) if found.uses_device else None,
         inputs=_inputs(workspace, checked),
         environment=environment,
         versions=_versions(),

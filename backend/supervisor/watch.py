@@ -41,7 +41,7 @@ class Supervisor:
         self.spec = run.spec
         self.status = run.written_status()
         self._killed_by_us = False
-        self._device: int | None = None
+        self._held: list[int] = []
         self._grace_ends: float | None = None
         self._disk_error: str | None = None
 
@@ -70,17 +70,26 @@ class Supervisor:
         return None
 
     def _wait_for_turn(self) -> bool:
-        """Wait for the device; False when the run was stopped before its turn came."""
-        if self.spec.device is not None:
-            queue = DeviceQueue(self.spec.device)
-            place = self.status.queued_at or self.spec.created_at
-            self._device = queue.wait(self.run.id, place, TICK_S, self._stop_wanted)
+        """Wait for the devices; False when the run was stopped before its turn came.
+
+        Everybody takes them in one order and stands at one place in every line, so that no two
+        runs wait for each other.
+        """
+        for device in self.spec.devices:
+            held = DeviceQueue(device).wait(self.run.id, self._place, TICK_S, self._stop_wanted)
+            if held is not None:
+                self._held.append(held)
         return not self._stop_wanted()
+
+    @property
+    def _place(self) -> float:
+        """The run's place in the lines of its devices."""
+        return self.status.queued_at or self.spec.created_at
 
     def _start(self) -> subprocess.Popen[bytes] | None:
         frozen = {name: self.spec.environment.get(name) for name in VARIABLES}
         environment = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name not in VARIABLES},
             **{name: value for name, value in frozen.items() if value is not None},
             "PYTHONUNBUFFERED": "1",
             "PYTHONFAULTHANDLER": "1",
@@ -96,8 +105,8 @@ class Supervisor:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    # The child holds the device as long as it lives, whatever becomes of us.
-                    pass_fds=() if self._device is None else (self._device,),
+                    # The child holds its devices as long as it lives, whatever becomes of us.
+                    pass_fds=self._held,
                     env=environment,
                     cwd=ROOT,
                 )
@@ -180,19 +189,18 @@ class Supervisor:
         self.status.ended_at = at or time.time()
         (self.run.path / STOP_FILE).unlink(missing_ok=True)
         written = self._write()
-        self._leave_device()
+        self._leave_devices()
         deadline = time.monotonic() + LAST_WORD_S
         while not written and self.run.path.is_dir() and time.monotonic() < deadline:
             time.sleep(POLL_S)
             written = self._write()
 
-    def _leave_device(self) -> None:
-        if self._device is not None:
-            os.close(self._device)
-        if self.spec.device is not None:
+    def _leave_devices(self) -> None:
+        while self._held:
+            os.close(self._held.pop())
+        for device in self.spec.devices:
             # Whoever started us may have put our ticket there after we had our turn.
-            place = self.status.queued_at or self.spec.created_at
-            DeviceQueue(self.spec.device).return_ticket(self.run.id, place)
+            DeviceQueue(device).return_ticket(self.run.id, self._place)
 
     def _stop_wanted(self) -> bool:
         return (self.run.path / STOP_FILE).exists()

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from backend.errors import SynthLoopError
 from backend.formats.json_array import array_objects
-from backend.gpu import read_devices
+from backend.gpu import visible_cards
 from backend.stages.base import Problem
 from backend.training.parameters import TrainingParameters
 from backend.training.sources import MODEL_ASSETS, projector_file, training_source
@@ -141,10 +141,10 @@ def _package_problems(parameters: TrainingParameters) -> list[Problem]:
 
 
 def _card_problems(parameters: TrainingParameters) -> list[Problem]:
-    """Processes beyond the cards; without a card they share the processor."""
+    """Processes beyond the visible cards; without a card they share the processor."""
     if parameters.devices == 1:
         return []
-    cards = len(read_devices().devices)
+    cards = len(visible_cards())
     if not cards or parameters.devices <= cards:
         return []
     values = {"devices": parameters.devices, "cards": cards}

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.files import read_json
+from backend.gpu.visible import VARIABLE
 from backend.memory.deaths import CONSEQUENCES
 from backend.runs import Outcome, Reason, Run, RunFailed, State
 from backend.stages.base import StageContext, StopRequested
@@ -32,6 +33,8 @@ TICK_S = 0.2
 GRACE_S = 20.0
 """Seconds that processes have to end after one of them has failed."""
 STOP = "stop"
+CARDS_VARIABLE = "SYNTHLOOP_VISIBLE_CARDS"
+"""Tells a worker the cards that its stage saw: DeepSpeed's launcher numbers them anew from 0."""
 STAGE_VARIABLE = "SYNTHLOOP_STAGE_PID"
 """Tells a worker the process of its stage; it saves and stops when that is gone."""
 
@@ -119,6 +122,8 @@ def environment() -> dict[str, str]:
     # DeepSpeed finds ninja on PATH, and it lies beside this interpreter.
     found["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{found.get('PATH', '')}"
     found[STAGE_VARIABLE] = str(os.getpid())
+    if VARIABLE in found:
+        found[CARDS_VARIABLE] = found[VARIABLE]
     found.setdefault("OMP_NUM_THREADS", "1")
     if not _has_card():
         found.setdefault("DS_ACCELERATOR", "cpu")
@@ -128,7 +133,7 @@ def environment() -> dict[str, str]:
 
 
 def _has_card() -> bool:
-    return Path("/dev/nvidiactl").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
+    return Path("/dev/nvidiactl").exists() and os.environ.get(VARIABLE) not in ("", "-1")
 
 
 def _free_port() -> int:

@@ -21,6 +21,7 @@ class Parameters(StageParameters):
 
     steps: int = parameter(5, fold="data", ge=1)
     seconds: float = parameter(0.05, fold="data", gt=0)
+    devices: int = parameter(1, fold="data", ge=1)
     ending: Literal["done", "memory", "disk", "log", "sigkill", "failed", "stubborn", "worker"] = (
         parameter("done", fold="recipe")
     )

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 
+import psutil
 import pytest
 
 from backend.errors import InputError, UsageError
@@ -29,6 +30,56 @@ def test_runs_on_one_device_follow_each_other_in_order(begin: Start):
     assert all(ended(run, 20).state is State.SUCCEEDED for run in runs)
     spans = [times(run) for run in runs]
     assert all(last < first for (_, last), (first, _) in itertools.pairwise(spans))
+
+
+def test_a_run_of_several_cards_has_them_all_to_itself(
+    space: Workspace, begin: Start, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
+    both = begin(steps=20, seconds=0.05, devices=2)
+    assert both.spec.devices == ["0", "1"]
+    counting(both)
+    alone = {}
+    for card in ("0", "1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", card)
+        alone[card] = begin(steps=20, seconds=0.05)
+    assert all(ended(run).state is State.SUCCEEDED for run in (both, *alone.values()))
+    spans = {card: times(run) for card, run in alone.items()}
+    assert all(times(both)[1] < first for first, _ in spans.values())
+    assert spans["0"][0] < spans["1"][1]
+    assert spans["1"][0] < spans["0"][1]
+
+
+def test_a_run_that_waits_for_several_cards_is_passed_by_nobody(
+    space: Workspace, begin: Start, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    first = begin(steps=15, seconds=0.05)
+    counting(first)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    both = begin(steps=2, devices=2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    last = begin(steps=2)
+    assert all(ended(run).state is State.SUCCEEDED for run in (first, both, last))
+    assert times(first)[1] < times(both)[0]
+    assert times(both)[1] < times(last)[0]
+
+
+def test_a_resumed_run_sees_the_cards_that_it_saw_before(
+    space: Workspace, begin: Start, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    run = begin(steps=40, seconds=0.05)
+    counting(run)
+    stop(run)
+    ended(run)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    resume(run)
+    wait_for(lambda: run.written_status().state is State.RUNNING)
+    child = psutil.Process(run.written_status().child.pid)
+    assert "CUDA_VISIBLE_DEVICES" not in child.environ()
+    stop(run)
+    ended(run)
 
 
 def test_the_device_stays_taken_while_the_child_lives(space: Workspace, begin: Start):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from backend.gpu import Device, DeviceReadings, visible
 from backend.stages import finetune, pretrain
 from backend.stages.base import Problem
 from backend.supervisor.parameters import sentence
@@ -94,19 +94,26 @@ def test_a_missing_package_is_named_with_what_else_to_choose(
     assert package in sentence(problem)
 
 
-def test_more_processes_than_cards_are_refused(
+def test_more_processes_than_visible_cards_are_refused(
     space: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
     def cards(count: int) -> None:
-        readings = SimpleNamespace(devices=[object()] * count)
-        monkeypatch.setattr(checks, "read_devices", lambda: readings)
+        readings = DeviceReadings(tuple(Device(index) for index in range(count)))
+        monkeypatch.setattr(visible, "read_devices", lambda: readings)
 
     cards(1)
     assert codes(space, devices=2) == [("devices_beyond_cards", "devices")]
     assert codes(space, devices=1) == []
     cards(2)
     assert codes(space, devices=2) == []
-    cards(0)  # processes share the processor
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert codes(space, devices=2) == [("devices_beyond_cards", "devices")]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # processes share the processor
+    assert codes(space, devices=2) == []
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    cards(0)
     assert codes(space, devices=2) == []
 
 

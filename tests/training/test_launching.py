@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +19,8 @@ from backend.runs import Run, RunFailed, State
 from backend.stages.base import StageContext, StopRequested
 from backend.stages.finetune import Parameters, main
 from backend.supervisor import resume, start, stop
-from backend.training.launching import WORKER, command
+from backend.training import launching
+from backend.training.launching import ROOT, WORKER, command, environment
 from backend.workspace import Workspace
 from tests.training.small import EXACT, losses, new_run, seen, set_state, trained
 
@@ -144,6 +146,17 @@ def _wait_for(what: Callable[[], object]) -> None:
 def _kill_one_after(run: Run, steps: int) -> None:
     _wait_for(lambda: _steps(run) >= steps)
     os.kill(workers()[1].pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "deepspeed"])
+def test_workers_see_the_cards_of_their_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: Any
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,3")
+    monkeypatch.setattr(launching, "WORKER", "tests.training.cards")
+    line = command(Parameters(devices=2, launcher=launcher), tmp_path / "seen")
+    subprocess.run(line, cwd=ROOT, env=environment(), check=True, timeout=120)
+    assert (tmp_path / "seen").read_text().split() == ["5,3", "5,3"]
 
 
 def test_commands_are_lists_without_a_shell(tmp_path: Path) -> None:

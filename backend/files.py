@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import secrets
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from backend.errors import InputError
+
+_BLOCK = 64 * 1024
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -68,18 +71,41 @@ def read_json(path: Path) -> Any:
 
 
 def append_line(path: Path, value: dict[str, Any]) -> None:
-    """Append `value` as one JSON line in a single write: lines of several writers never mix.
+    """Append `value` as one JSON line, whole or not at all: lines of several writers never mix.
+
+    A torn line that an earlier writer left at the end, when the power failed or another program
+    wrote it, is cut off first.
 
     Raises:
-        OSError: The disk had no room for all of it; the line is torn.
+        OSError: The disk had no room for it.
     """
     line = (json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
+        # Its end may only be judged while nobody else writes.
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        end = _cut_torn_line(descriptor)
         if os.write(descriptor, line) < len(line):
+            os.ftruncate(descriptor, end)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     finally:
         os.close(descriptor)
+
+
+def _cut_torn_line(descriptor: int) -> int:
+    """Let an open file end with its last whole line; returns its size."""
+    size = end = os.lseek(descriptor, 0, os.SEEK_END)
+    block = 1
+    while end:
+        start = max(0, end - block)
+        at = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if at >= 0:
+            end = start + at + 1
+            break
+        end, block = start, _BLOCK
+    if end < size:
+        os.ftruncate(descriptor, end)
+    return end
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +13,8 @@ from backend.errors import InputError, UsageError
 from backend.files import append_line, read_json, read_lines
 from backend.runs import Run, RunSpec
 from backend.workspace import Settings, Workspace
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_last_line_torn_within_a_character_is_left_out(tmp_path):
@@ -36,13 +41,6 @@ def test_a_file_in_another_encoding_is_named(tmp_path):
         read_json(path)
 
 
-def test_a_line_that_a_full_disk_cut_short_is_an_error(tmp_path, monkeypatch):
-    write = os.write
-    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:3]))
-    with pytest.raises(OSError, match="No space left"):
-        append_line(tmp_path / "lines.jsonl", {"step": 1})
-
-
 def test_no_id_names_no_run_even_if_there_is_only_one(tmp_path):
     workspace = Workspace.create(tmp_path / "ws", Settings(name="test"))
     only = RunSpec(run_id="20261124-000000-check-beef", stage="check", parameters={}, argv=[],
@@ -51,3 +49,48 @@ def test_no_id_names_no_run_even_if_there_is_only_one(tmp_path):
     assert Run.find(workspace, "beef").id == only.run_id
     with pytest.raises(UsageError, match="no run of this id"):
         Run.find(workspace, "")
+
+
+@pytest.mark.parametrize("torn", ['{"step":3,"lo', "x" * 200_000, '{"word":"né"[:-1]'])
+def test_a_torn_last_line_is_cut_off_before_the_next_is_appended(tmp_path: Path, torn: str):
+    path = tmp_path / "metrics.jsonl"
+    append_line(path, {"step": 1})
+    append_line(path, {"step": 2})
+    with path.open("a") as file:
+        file.write(torn)
+    assert [line["step"] for line in read_lines(path)] == [1, 2]
+    append_line(path, {"step": 3})
+    assert path.read_text() == '{"step":1}\n{"step":2}\n{"step":3}\n'
+
+
+def test_a_file_of_nothing_but_a_torn_line_starts_anew(tmp_path: Path):
+    path = tmp_path / "events.jsonl"
+    path.write_text('{"time":')
+    append_line(path, {"time": 1})
+    assert list(read_lines(path)) == [{"time": 1}]
+
+
+def test_a_line_that_a_full_disk_has_no_room_for_is_an_error_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "metrics.jsonl"
+    append_line(path, {"step": 1})
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, data[: len(data) // 2]))
+    with pytest.raises(OSError, match="No space left"):
+        append_line(path, {"step": 2})
+    assert path.read_text() == '{"step":1}\n'
+
+
+def test_lines_of_several_processes_never_mix(tmp_path: Path):
+    path = tmp_path / "events.jsonl"
+    script = (
+        "import sys; from pathlib import Path; from backend.files import append_line\n"
+        "for i in range(200): append_line(Path(sys.argv[1]), {'who': sys.argv[2], 'x': 'y' * 5000})"
+    )
+    argv = [sys.executable, "-c", script, str(path)]
+    writers = [subprocess.Popen([*argv, str(who)], cwd=ROOT) for who in range(3)]
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    lines = list(read_lines(path))
+    assert len(lines) == 600
+    assert {line["x"] for line in lines} == {"y" * 5000}

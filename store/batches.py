@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def sample_steps(run: Run, sample_id: str) -> list[dict[str, Any]]:
 def _rows(
     run: Run, condition: str, parameters: dict[str, Any], order: str, most: int = 4096
 ) -> list[dict[str, Any]]:
-    parts = sorted(str(path) for path in (run.path / "batches").glob("part-*.parquet"))
+    parts = sorted(escape(str(path)) for path in (run.path / "batches").glob("part-*.parquet"))
     if not parts:
         return []
     return rows(
@@ -113,7 +114,7 @@ def _conversations(pairs: Path, image_root: str, ids: list[str]) -> dict[str, di
         "SELECT coalesce(sample_id, id) AS sample_id, image, conversations[1].value AS question, "
         "conversations[2].value AS text FROM read_json($path, format='array', columns=$columns, "
         "maximum_object_size=67108864) WHERE list_contains($ids, coalesce(sample_id, id))",
-        {"path": str(pairs), "columns": _CONVERSATIONS, "ids": ids},
+        {"path": escape(str(pairs)), "columns": _CONVERSATIONS, "ids": ids},
     )
     return {
         row["sample_id"]: {

@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import lru_cache
+from glob import escape
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -172,7 +173,7 @@ def _load(source: Fingerprint) -> OpenDataset:
         there = {
             row["column_name"]
             for row in rows(
-                "SELECT column_name FROM (DESCRIBE FROM read_parquet(?))", [source.path]
+                "SELECT column_name FROM (DESCRIBE FROM read_parquet(?))", [escape(source.path)]
             )
         }
         statistics = tuple(sorted(name for name in there if name.startswith(STATISTIC_PREFIX)))
@@ -185,7 +186,7 @@ def _load(source: Fingerprint) -> OpenDataset:
         cursor().execute(
             f"CREATE OR REPLACE TABLE {name} AS SELECT file_row_number AS position, "  # noqa: S608
             f"{', '.join(wanted)} FROM read_parquet(?, file_row_number = true) ORDER BY position",
-            [source.path],
+            [escape(source.path)],
         )
     except duckdb.Error as error:
         raise InputError(f"the samples cannot be read: {error}.", place=source.path) from error

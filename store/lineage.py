@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from glob import escape
 
 from backend.workspace import Workspace
 from store.connection import rows
@@ -76,6 +77,6 @@ def _events(workspace: Workspace, reference: str, sample_id: str) -> list[Lineag
     found = rows(
         "SELECT step, operator, action, before, after, coalesce(reason, '') AS reason "
         "FROM read_parquet($path) WHERE sample_id = $id ORDER BY step",
-        {"path": str(path), "id": sample_id},
+        {"path": escape(str(path)), "id": sample_id},
     )
     return [LineageStep(reference, sample_id, **row) for row in found]

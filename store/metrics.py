@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
+from glob import escape
 
 import numpy as np
 from numpy.typing import NDArray
@@ -221,7 +222,7 @@ def _moving_average(y: Floats, weight: float) -> Floats:
 @lru_cache(maxsize=32)
 def _gpu(source: Fingerprint, max_points: int) -> GpuReadings:
     types = {"time": "DOUBLE", "devices": _DEVICE_TYPE, "process": _PROCESS_TYPE}
-    given = {"path": source.path, "columns": types}
+    given = {"path": escape(source.path), "columns": types}
     host = columns(
         f"SELECT time, process.rss AS rss, process.cpu_percent AS cpu FROM {JSON_LINES} "  # noqa: S608
         "WHERE time IS NOT NULL",
@@ -262,7 +263,7 @@ def _read(source: Fingerprint, names: tuple[str, ...]) -> dict[str, NDArray[np.g
     listed = ", ".join(types)
     data = columns(
         f"SELECT {listed} FROM {JSON_LINES} WHERE step IS NOT NULL",  # noqa: S608
-        {"path": source.path, "columns": types},
+        {"path": escape(source.path), "columns": types},
     )
     steps = data["step"]
     if len(steps) > 1 and not bool(np.all(steps[1:] > steps[:-1])):
@@ -286,7 +287,7 @@ def _clock_of(source: Fingerprint) -> tuple[Floats, Floats]:
     data = columns(
         f"SELECT step, time FROM {JSON_LINES} "  # noqa: S608
         "WHERE step IS NOT NULL AND time IS NOT NULL ORDER BY time",
-        {"path": source.path, "columns": {"step": "BIGINT", "time": "DOUBLE"}},
+        {"path": escape(source.path), "columns": {"step": "BIGINT", "time": "DOUBLE"}},
     )
     times, steps = np.asarray(data["time"], float), np.asarray(data["step"], float)
     if len(times) > 4000:

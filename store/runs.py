@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import lru_cache
+from glob import escape
 from typing import Any
 
 from backend.errors import SynthLoopError
@@ -232,7 +233,7 @@ def _figures(
         f"arg_max(loss, {at}) FILTER (loss IS NOT NULL) AS loss, "
         "max(memory_reserved_peak) AS peak, max(host_memory) AS host "
         f"FROM {JSON_LINES} WHERE step IS NOT NULL",
-        {"path": source.path, "columns": _FIGURES},
+        {"path": escape(source.path), "columns": _FIGURES},
     )[0]
     return found["step"], found["loss"], _finite(found["peak"]), _finite(found["host"])
 

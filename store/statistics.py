@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from glob import escape
 from typing import Any
 
 import numpy as np
@@ -118,12 +119,13 @@ def _analysis(workspace: Workspace, reference: str) -> dict[str, Floats]:
 
 
 def _analyzed(path: str) -> dict[str, Floats]:
-    described = rows("SELECT column_name, column_type FROM (DESCRIBE FROM read_parquet(?))", [path])
+    given = [escape(path)]
+    described = rows("SELECT column_name, column_type FROM (DESCRIBE FROM read_parquet(?))", given)
     numeric = [row["column_name"] for row in described if row["column_type"] in ("DOUBLE", "FLOAT")]
     if not numeric:
         return {}
     listed = ", ".join(f"{identifier(name)}::DOUBLE AS {identifier(name)}" for name in numeric)
-    found = columns(f"SELECT {listed} FROM read_parquet(?)", [path])  # noqa: S608
+    found = columns(f"SELECT {listed} FROM read_parquet(?)", given)  # noqa: S608
     prefixed = {n: n if n.startswith(STATISTIC_PREFIX) else STATISTIC_PREFIX + n for n in numeric}
     return {prefixed[name]: _finite(values) for name, values in found.items()}
 

@@ -21,11 +21,12 @@ from store.answers import (
 from store.runs import run_row
 from tests.evaluation.samples import make_run
 from tests.explored import BASELINE, CANDIDATE, explored
+from tests.store.conftest import among_patterns
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    return explored(tmp_path_factory.mktemp("answers"))
+    return explored(among_patterns(tmp_path_factory.mktemp("answers")))
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,12 @@ from store.compared import comparable, compared, distinct
 from store.runs import run_rows
 from tests.evaluation.samples import make_run
 from tests.explored import BASELINE, CANDIDATE, explored
+from tests.store.conftest import among_patterns
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    return explored(tmp_path_factory.mktemp("compared"))
+    return explored(among_patterns(tmp_path_factory.mktemp("compared")))
 
 
 def test_an_evaluation_knows_its_training_and_what_it_cost(workspace: Workspace):

@@ -28,13 +28,14 @@ from store.verdicts import add_verdict, verdicts
 from tests.explored import COUNT, CREATED_FROM, REWRITTEN, SHORT, add_clean, add_seed, sample_id
 from tests.seeds import caption, pair
 from tests.seeds import make_workspace as make_seeded
+from tests.store.conftest import among_patterns
 
 CLEAN = "clean/v1"
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    workspace = make_seeded(tmp_path_factory.mktemp("samples"), 0)
+    workspace = make_seeded(among_patterns(tmp_path_factory.mktemp("samples")), 0)
     add_seed(workspace)
     add_clean(workspace)
     return workspace

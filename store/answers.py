@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from glob import escape
 from pathlib import Path
 from typing import Any, Literal
 
@@ -243,7 +244,7 @@ def _questions(run: Run, name: str = "path") -> tuple[str, dict[str, Any]]:
 
     Columns that an older file lacks are null.
     """
-    path = str(run.artifacts / "questions.parquet")
+    path = escape(str(run.artifacts / "questions.parquet"))
     there = {
         row["column_name"]
         for row in rows("SELECT column_name FROM (DESCRIBE FROM read_parquet(?))", [path])

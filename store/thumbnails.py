@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from glob import escape
 from pathlib import Path
 
 import pyarrow as pa
@@ -122,7 +123,7 @@ def _tsv_thumbnails(workspace: Workspace, names: dict[str, str], side: int) -> d
         row["index"]: row["image"]
         for row in rows(
             'SELECT "index", image FROM read_parquet($path) WHERE list_contains($wanted, "index")',
-            {"path": str(pictures), "wanted": list(numbers.values())},
+            {"path": escape(str(pictures)), "wanted": list(numbers.values())},
         )
     }
     return {name: _decoded(workspace, encoded.get(numbers.get(name, -1)), side) for name in names}

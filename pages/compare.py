@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 
-import pandas as pd
 import pyarrow as pa
 import streamlit as st
 
@@ -29,6 +28,7 @@ from pages.widgets.score_charts import (
 )
 from pages.widgets.scores import metric_entry
 from pages.widgets.states import empty, failed, switch_link
+from pages.widgets.tables import data_table
 from pages.widgets.text import escape, language, t, workspace
 from pages.widgets.url import keep, restore
 from pages.widgets.words import known_text
@@ -259,7 +259,8 @@ def differences(space: Workspace, found: list[Compared], labels: dict[str, str])
         st.caption(t("compare.same_configuration"))
         return
     heads = [t("document.stage"), t("document.parameter"), *names]
-    st.dataframe(pd.DataFrame(lines, columns=heads), hide_index=True, key="differences")
+    columns = dict(zip(heads, zip(*lines, strict=True), strict=True))
+    data_table(columns, key="differences")
 
 
 def won_and_lost(

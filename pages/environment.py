@@ -23,6 +23,7 @@ from pages.widgets.check_rows import check_groups
 from pages.widgets.colors import icon
 from pages.widgets.forms import stage_form
 from pages.widgets.states import failed, switch_link
+from pages.widgets.tables import data_table
 from pages.widgets.text import ago, clock, escape, gib, left, t, workspace
 from store.runs import RunRow, run_rows
 
@@ -137,7 +138,7 @@ def _again(space: Workspace, rows: list[RunRow]) -> None:
 
 def _under_way(run_ids: list[str]) -> None:
     if run_ids:
-        st.fragment(_live, run_every="1s")(run_ids)
+        st.fragment(_live, run_every=1)(run_ids)
 
 
 def _live(run_ids: list[str]) -> None:
@@ -221,13 +222,7 @@ def _places(space: Workspace, found: list[Check]) -> None:
     ]
     labels = {name: t(f"environment.places.{name}") for name in shown[0]}
     with st.expander(t("environment.places"), icon=icon("folder"), key="places"):
-        st.dataframe(
-            shown,
-            hide_index=True,
-            column_config={
-                name: st.column_config.TextColumn(label) for name, label in labels.items()
-            },
-        )
+        data_table({label: [row[name] for row in shown] for name, label in labels.items()})
         st.caption(t("environment.places.help"))
 
 

@@ -97,7 +97,7 @@ def chosen(space: Workspace, rows: list[RunRow]) -> None:
         run_view(run)
 
 
-@st.fragment(run_every="2s")
+@st.fragment(run_every=2)
 def live(run_id: str) -> None:
     """The answers that came last; when the run has ended, the whole page anew."""
     space = workspace()

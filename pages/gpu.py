@@ -50,7 +50,7 @@ def show() -> None:
     _lately()
 
 
-@st.fragment(run_every="2s")
+@st.fragment(run_every=2)
 def _now() -> None:
     space, readings = workspace(), read_devices()
     going_on = running(space)
@@ -201,7 +201,7 @@ def _tree_table(run: Run) -> None:
     st.html(process_table(heads, lines, right=(2, 3)))
 
 
-@st.fragment(run_every="10s")
+@st.fragment(run_every=10)
 def _lately() -> None:
     """The last ten minutes, as the supervisors of runs saw them."""
     now = time.time()

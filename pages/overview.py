@@ -37,7 +37,7 @@ from pages.widgets.text import (
 )
 from store.runs import RunRow, run_rows
 
-_LIVE = "3s"
+_LIVE = 3
 _LOOPS = ("baseline", "synthesis")
 _FINDINGS = 5
 _QUIET = "#808890"

@@ -18,6 +18,7 @@ from pages.widgets.colors import icon
 from pages.widgets.gallery import style
 from pages.widgets.run_view import run_view
 from pages.widgets.states import empty, failed, switch_link
+from pages.widgets.tables import data_table
 from pages.widgets.text import duration, escape, gib, number, t, workspace
 from pages.widgets.url import keep, restore
 from pages.widgets.words import known_text
@@ -117,9 +118,8 @@ def _table(space: Workspace, rows: list[RunRow]) -> None:
     if not rows:
         st.info(t("runs.none_match"), icon=icon("search_off"))
         return
-    event = st.dataframe(
+    event = data_table(
         _columns(rows),
-        hide_index=True,
         height="content" if len(rows) < 20 else 640,
         on_select="rerun",
         selection_mode="multi-row",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from backend.errors import SynthLoopError
@@ -21,6 +20,7 @@ from pages.widgets.sample_card import (
 )
 from pages.widgets.sample_filters import OPEN, PAGE, clear, facet_column, first_page, open_sample
 from pages.widgets.states import empty, failed, switch_link
+from pages.widgets.tables import data_table
 from pages.widgets.text import escape, number, t, workspace
 from pages.widgets.url import keep, restore
 from store.batches import step_samples, training_dataset
@@ -211,12 +211,10 @@ def open_card(space: Workspace, dataset: DatasetRow, row: dict[str, Any]) -> Non
 def table(space: Workspace, reference: str, rows: list[dict[str, Any]]) -> None:
     """Rows; one that is clicked opens below."""
     statistics = [name for name in rows[0] if name.startswith("stat_")]
-    frame = pd.DataFrame(rows)[[*_TABLE_COLUMNS, *statistics]]
-    names = {name: t(f"samples.column.{name}") for name in _TABLE_COLUMNS}
-    frame = frame.rename(columns={**names, **{name: statistic_name(name) for name in statistics}})
-    chosen = st.dataframe(
-        frame, hide_index=True, on_select="rerun", selection_mode="single-row", key="rows"
-    )
+    heads = {name: t(f"samples.column.{name}") for name in _TABLE_COLUMNS}
+    heads |= {name: statistic_name(name) for name in statistics}
+    columns = {head: [row[name] for row in rows] for name, head in heads.items()}
+    chosen = data_table(columns, on_select="rerun", selection_mode="single-row", key="rows")
     marked = chosen["selection"]["rows"]
     if marked and marked[0] < len(rows):
         open_card(space, dataset_row(space, reference), rows[marked[0]])

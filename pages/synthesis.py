@@ -150,7 +150,7 @@ def _start_preview(space: Workspace, name: str, dataset: str, captioner: str) ->
     st.rerun()
 
 
-@st.fragment(run_every="1s")
+@st.fragment(run_every=1)
 def waiting(run_id: str) -> None:
     """How far a preview is; when it has ended, the page anew."""
     run = Run.find(workspace(), run_id)
@@ -188,7 +188,7 @@ def runs(space: Workspace, rows: list[RunRow]) -> None:
         run_view(run)
 
 
-@st.fragment(run_every="2s")
+@st.fragment(run_every=2)
 def growing(run_id: str) -> None:
     """The funnel of a run that works."""
     run = Run.find(workspace(), run_id)

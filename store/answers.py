@@ -263,7 +263,6 @@ def _has_questions(run: Run) -> bool:
 def _empty_pairs() -> pa.Table:
     texts = ("key", "category", "cluster", "question_id", "question", "options", "gold", "image",
              "candidate_answer", "baseline_answer")  # fmt: skip
-    fields = [(name, pa.string()) for name in texts]
-    return pa.schema(
-        [*fields, ("candidate", pa.float64()), ("baseline", pa.float64())]
-    ).empty_table()
+    kinds = {**dict.fromkeys(texts, "VARCHAR"), "candidate": "DOUBLE", "baseline": "DOUBLE"}
+    listed = ", ".join(f"NULL::{kind} AS {identifier(name)}" for name, kind in kinds.items())
+    return table(f"SELECT {listed} WHERE false")

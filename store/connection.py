@@ -67,6 +67,19 @@ def value(sql: str, parameters: Parameters = ()) -> Any:
     return None if found is None else found[0]
 
 
+def as_table(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
+    """Columns of equally many values as an Arrow table; None is null.
+
+    Arrow itself turns no Python value into its own without importing pandas, which is larger than
+    all that the pages keep in memory; DuckDB does.
+    """
+    listed = ", ".join(
+        f"unnest($v{place}) AS {identifier(name)}" for place, name in enumerate(columns)
+    )
+    parameters = {f"v{place}": list(values) for place, values in enumerate(columns.values())}
+    return table(f"SELECT {listed}", parameters)
+
+
 def columns(sql: str, parameters: Parameters = ()) -> dict[str, NDArray[Any]]:
     """The result as numpy arrays by column, masked where a value is null."""
     found: dict[str, NDArray[Any]] = cursor().execute(sql, parameters).fetchnumpy()

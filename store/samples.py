@@ -106,7 +106,8 @@ def sample_page(
     total = value(f"SELECT count(*) FROM {opened.table} WHERE {condition}", parameters)  # noqa: S608
     said = verdicts(workspace, reference)
     marks = [said.get(sample_id) for sample_id in found["sample_id"].to_pylist()]
-    return SamplePage(found.append_column("verdict", pa.array(marks, pa.string())), total)
+    verdict = table("SELECT unnest($marks::VARCHAR[]) AS verdict", {"marks": marks})["verdict"]
+    return SamplePage(found.append_column("verdict", verdict), total)
 
 
 def sample_ids(

@@ -7,22 +7,21 @@ import hashlib
 import io
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from glob import escape
+from itertools import islice
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image, ImageOps
 
 from backend.errors import InputError, SynthLoopError
 from backend.files import confine, write_atomic
 from backend.formats import mmbench
 from backend.workspace import Workspace
-from store.connection import Fingerprint, fingerprint, rows
+from store.connection import Fingerprint, fingerprint, rows, table
 
 SIDE = 360
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO")
@@ -146,20 +145,27 @@ def _tsv_pictures(folder: Path, source: Fingerprint) -> Path:
         if not target.exists():
             folder.mkdir(parents=True, exist_ok=True)
             scratch = folder / f".{name}.{os.getpid()}"
-            schema = pa.schema([("index", pa.int64()), ("image", pa.string())])
             try:
-                with pq.ParquetWriter(scratch, schema, compression="none") as writer:
-                    chunk: list[dict[str, int | str]] = []
-                    for row in mmbench.read_rows(source.file):
-                        chunk.append({"index": row.index, "image": row.image})
-                        if len(chunk) == _ROWS_AT_ONCE:
-                            writer.write_table(pa.Table.from_pylist(chunk, schema))
-                            chunk = []
-                    writer.write_table(pa.Table.from_pylist(chunk, schema))
+                _write_pictures(mmbench.read_rows(source.file), scratch)
                 scratch.replace(target)
             finally:
                 scratch.unlink(missing_ok=True)
     return target
+
+
+def _write_pictures(questions: Iterator[mmbench.Row], path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([("index", pa.int64()), ("image", pa.string())])
+    with pq.ParquetWriter(path, schema, compression="none") as writer:
+        while chunk := list(islice(questions, _ROWS_AT_ONCE)):
+            numbers, images = [row.index for row in chunk], [row.image for row in chunk]
+            held = table(
+                'SELECT unnest($numbers::BIGINT[]) AS "index", unnest($images::VARCHAR[]) AS image',
+                {"numbers": numbers, "images": images},
+            )
+            writer.write_table(held)
 
 
 def _made(workspace: Workspace, data: bytes, side: int) -> Thumbnail:

@@ -163,13 +163,14 @@ def _batches(folder: Path) -> tuple[int | None, int | None, list[str]]:
 
     # ParquetFile leaves out Arrow's dataset engine: 30 MB that the page process need not hold.
     table = pa.concat_tables(pq.ParquetFile(path).read() for path in parts)
-    step, attempt, loss, sample = (
-        table[name].to_numpy() for name in ("step", "attempt", "loss", "sample_id")
-    )
+    # Nor need it hold pandas, which `to_numpy` imports.
+    step, attempt = (np.from_dlpack(table[name].combine_chunks()) for name in ("step", "attempt"))
+    loss = np.array(table["loss"].to_pylist(), float)
+    sample = np.array(table["sample_id"].to_pylist(), object)
     # A step that was trained again after a resume counts once, as it was at last.
     steps, place = np.unique(step, return_inverse=True)
     latest = np.zeros(len(steps), attempt.dtype)
     np.maximum.at(latest, place, attempt)
     rows = np.flatnonzero(attempt == latest[place])
     rows = rows[np.argsort(step[rows], kind="stable")]
-    return len(rows), int(np.isnan(loss[rows].astype(float)).sum()), sample[rows].tolist()
+    return len(rows), int(np.isnan(loss[rows]).sum()), sample[rows].tolist()

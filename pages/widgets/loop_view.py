@@ -24,7 +24,7 @@ from pages.widgets.url import keep, restore
 from pages.widgets.words import known_text
 from store.runs import RunRow, run_row, run_rows
 
-_LIVE = "2s"
+_LIVE = 2
 _METRICS: tuple[Metric, ...] = ("textvqa", "mmbench")
 
 

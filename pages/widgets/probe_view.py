@@ -24,7 +24,7 @@ from store.runs import run_row
 
 SHOWN = ("data", "image_root", "projector")
 """Parameters that the page's own choices do not give."""
-_LIVE = "2s"
+_LIVE = 2
 Figures = dict[str, Any]
 
 

@@ -35,7 +35,7 @@ from pages.widgets.words import known_text
 from store.metrics import Curve, curves
 from store.runs import RunRow, run_row
 
-_LIVE = "2s"
+_LIVE = 2
 _VIEW_ICONS = {
     "charts": "show_chart",
     "samples": "photo_library",

@@ -124,7 +124,7 @@ def sidebar(space: Workspace | None, known: dict[str, list[st.Page]]) -> None:
         )
 
 
-@st.fragment(run_every="5s")
+@st.fragment(run_every=5)
 def _going_on(root: Path) -> None:
     st.html(_meter())
     active = _running(Workspace.open(root))

@@ -53,9 +53,11 @@ def _page() -> str:
             runs = [page_once(f"{folder}/space", modules) for _ in range(3)]
             seconds = statistics.median(run["seconds"] for run in runs)
             size = statistics.median(run["megabytes"] for run in runs)
+            every = statistics.median(run["megabytes_of_all"] for run in runs)
             heavy = ", ".join(runs[0]["heavy"]) or "none"
-            lines.append([name, f"{seconds:.2f}", f"{size:.0f}", heavy])
-    return _table(("overview drawn in a fresh process", "s", "MB", "heavy modules"), lines)
+            lines.append([name, f"{seconds:.2f}", f"{size:.0f}", f"{every:.0f}", heavy])
+    heads = ("overview drawn in a fresh process", "s", "MB", "MB after every page", "heavy modules")
+    return _table(heads, lines)
 
 
 def page_once(workspace: str, modules: Sequence[str] = ()) -> dict[str, Any]:

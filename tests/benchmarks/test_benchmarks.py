@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from backend.workspace import Settings, Workspace
 from tests.benchmarks import measured, predictions
 from tests.benchmarks.configurations import Job, all_jobs, memory_jobs
 from tests.benchmarks.gate import Gate
@@ -18,6 +17,7 @@ from tests.benchmarks.processor import page_once
 from tests.benchmarks.render import accuracy, brief, render
 from tests.benchmarks.texts import Length, tokenizer_of, write_samples
 from tests.benchmarks.texts import measured as sizes
+from tests.explored import explored
 
 GIB = 2**30
 README = Path(__file__).with_name("README.md")
@@ -155,7 +155,6 @@ def test_a_peak_counts_from_the_step_on_that_has_every_state():
 
 
 def test_the_pages_process_is_small_and_trains_nothing(tmp_path: Path):
-    Workspace.create(tmp_path / "space", Settings(name="page"))
-    told = page_once(str(tmp_path / "space"))
+    told = page_once(str(explored(tmp_path).root))
     assert told["heavy"] == []
-    assert told["megabytes"] < 250
+    assert told["megabytes_of_all"] < 250

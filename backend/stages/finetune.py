@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from backend.stages.base import Problem, StageContext, parameter, stage_main
 from backend.training.checks import training_problems
 from backend.training.launching import train
-from backend.training.parameters import ImageMode, TrainingParameters
+from backend.training.parameters import ImageMode, StepParameters, TrainingParameters
 from backend.training.sources import projector_file, training_source
 from backend.workspace import Workspace
 
@@ -26,8 +26,8 @@ TARGETS: list[Target] = [
 ]  # fmt: skip
 
 
-class Parameters(TrainingParameters):
-    """The kit's second stage."""
+class FinetuneStep(StepParameters):
+    """What a step of the kit's second stage depends on."""
 
     data: str = parameter("", fold="data", kind="path")
     projector: str = parameter("", fold="data", kind="run", stages=("pretrain",))
@@ -35,11 +35,16 @@ class Parameters(TrainingParameters):
     image_mode: ImageMode = parameter("pad", fold="data")
     learning_rate: float = parameter(2e-5, fold="recipe", gt=0)
     global_batch_size: int = parameter(128, fold="recipe", ge=1)
-    group_by_modality_length: bool = parameter(True, fold="recipe")
     lora_rank: int = parameter(64, fold="recipe", ge=1, le=1024)
     lora_alpha: float = parameter(16.0, fold="recipe", gt=0)
     lora_dropout: float = parameter(0.05, fold="recipe", ge=0, lt=1)
     lora_targets: list[Target] = parameter(TARGETS, fold="recipe", min_length=1)
+
+
+class Parameters(FinetuneStep, TrainingParameters):
+    """The kit's second stage."""
+
+    group_by_modality_length: bool = parameter(True, fold="recipe")
 
 
 def preflight(workspace: Workspace, parameters: Parameters) -> list[Problem]:

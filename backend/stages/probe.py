@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import model_validator
+
 from backend.files import write_json
 from backend.memory.parts import STATIC
 from backend.memory.probes import ratio, record
@@ -24,10 +26,22 @@ MICRO_BATCHES = 2
 """Of each step, at most."""
 
 
-class Parameters(finetune.Parameters):
-    """A training's own, and which one it is."""
+FINETUNE_ONLY = ("projector", "method", "lora_rank", "lora_alpha", "lora_dropout", "lora_targets")
+"""Parameters that pretraining does not have."""
+
+
+class Parameters(finetune.FinetuneStep):
+    """A training's own as far as a single step depends on them, and which one it is."""
 
     trains: Literal["finetune", "pretrain"] = parameter("finetune", fold="recipe")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_a_presets_method(cls, values: Any) -> Any:
+        """Pretraining has none, and takes the rest of the preset."""
+        if isinstance(values, dict) and values.get("trains") == "pretrain":
+            return {"method": cls.model_fields["method"].default} | values
+        return values
 
 
 def preflight(workspace: Workspace, parameters: Parameters) -> list[Problem]:
@@ -35,6 +49,13 @@ def preflight(workspace: Workspace, parameters: Parameters) -> list[Problem]:
     found = []
     if parameters.launched:
         found.append(Problem("error", "probe_alone", {}, "zero_stage"))
+    if parameters.trains == "pretrain":
+        fields = Parameters.model_fields
+        found += [
+            Problem("error", "probe_pretrains", {"field": name}, name)
+            for name in FINETUNE_ONLY
+            if getattr(parameters, name) != fields[name].default
+        ]
     return [*found, *training_problems(workspace, _training(parameters), stage=parameters.trains)]
 
 
@@ -96,7 +117,7 @@ def _training(parameters: Parameters) -> TrainingParameters:
     module = importlib.import_module(f"backend.stages.{parameters.trains}")
     kind: type[TrainingParameters] = module.Parameters
     values = parameters.model_dump()
-    return kind.model_validate({name: values[name] for name in kind.model_fields})
+    return kind.model_validate({k: v for k, v in values.items() if k in kind.model_fields})
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ Scheduler = Literal["cosine", "linear", "constant"]
 ImageMode = Literal["square", "pad"]
 
 
-class TrainingParameters(StageParameters):
-    """Fields of pretraining and fine-tuning; the recipe's defaults are the kit's.
+class StepParameters(StageParameters):
+    """What a single step depends on; the recipe's defaults are the kit's.
 
     A preset fills the fields that are not named beside it.
     """
@@ -34,8 +34,6 @@ class TrainingParameters(StageParameters):
     warmup_ratio: float = parameter(0.03, fold="recipe", ge=0, le=1)
     weight_decay: float = parameter(0.0, fold="recipe", ge=0)
     max_grad_norm: float = parameter(0.0, fold="recipe", ge=0)
-    epochs: float = parameter(1.0, fold="recipe", gt=0)
-    max_steps: int | None = parameter(None, fold="recipe", ge=1)
     global_batch_size: int = parameter(256, fold="recipe", ge=1)
     model_max_length: int = parameter(2048, fold="recipe", ge=16)
     drop_path: bool = parameter(True, fold="recipe")
@@ -56,12 +54,6 @@ class TrainingParameters(StageParameters):
     zero_stage: int = parameter(0, fold="memory", ge=0, le=3)
     offload: Offload = parameter("none", fold="memory")
     devices: int = parameter(1, fold="memory", ge=1, le=64)
-
-    launcher: Literal["torchrun", "deepspeed"] = parameter("torchrun", fold="advanced")
-    image_workers: int = parameter(2, fold="advanced", ge=0, le=64)
-    save_steps: int = parameter(100, fold="advanced", ge=0)
-    save_total_limit: int | None = parameter(None, fold="advanced", ge=1)
-    stop_when_sick: bool = parameter(True, fold="advanced")
 
     @model_validator(mode="before")
     @classmethod
@@ -86,3 +78,16 @@ class TrainingParameters(StageParameters):
     def launched(self) -> bool:
         """Whether processes of their own do the training."""
         return self.devices > 1 or self.zero_stage > 0
+
+
+class TrainingParameters(StepParameters):
+    """Fields of pretraining and fine-tuning: a step, and the course of many."""
+
+    epochs: float = parameter(1.0, fold="recipe", gt=0)
+    max_steps: int | None = parameter(None, fold="recipe", ge=1)
+
+    launcher: Literal["torchrun", "deepspeed"] = parameter("torchrun", fold="advanced")
+    image_workers: int = parameter(2, fold="advanced", ge=0, le=64)
+    save_steps: int = parameter(100, fold="advanced", ge=0)
+    save_total_limit: int | None = parameter(None, fold="advanced", ge=1)
+    stop_when_sick: bool = parameter(True, fold="advanced")

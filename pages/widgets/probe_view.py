@@ -13,7 +13,9 @@ from backend.memory.parts import MOMENTS, STATIC
 from backend.memory.settings import MemorySettings
 from backend.runs import Run, State
 from backend.stages import stage as stage_named
+from backend.stages.probe import FINETUNE_ONLY
 from backend.workspace import Workspace
+from pages.widgets.live import live
 from pages.widgets.cards import Figure, figures, reason_box, state_badge
 from pages.widgets.colors import icon
 from pages.widgets.death_view import death_view
@@ -38,7 +40,7 @@ def probe_view(space: Workspace, stage: str, settings: MemorySettings) -> None:
         shown = SHOWN if stage == "finetune" else SHOWN[:2]
         values = {**parameters_of(vars(settings)), "trains": stage}
         if stage == "pretrain":
-            values.pop("method")
+            values = {name: value for name, value in values.items() if name not in FINETUNE_ONLY}
         stage_form(
             "probe",
             "-memory",
@@ -50,17 +52,17 @@ def probe_view(space: Workspace, stage: str, settings: MemorySettings) -> None:
     if last is None:
         st.caption(t("probe.none"))
         return
-    live = not run_row(space, last.id).state.ended
-    st.fragment(_last, run_every=_LIVE if live else None)(space, last, live)
+    going = not run_row(space, last.id).state.ended
+    live(_last, space, last, going, every=_LIVE if going else None, of=[last.id])
 
 
 def _is_probe(run: Run) -> bool:
     return run.id.split("-")[2:3] == ["probe"]
 
 
-def _last(space: Workspace, run: Run, live: bool) -> None:
+def _last(space: Workspace, run: Run, going: bool) -> None:
     row = run_row(space, run.id)
-    if live and row.state.ended:
+    if going and row.state.ended:
         st.rerun()
     with st.container(border=True, key=f"probe-{run.id}"):
         with st.container(horizontal=True, vertical_alignment="center"):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
-from backend.errors import SynthLoopError
+from backend.errors import SynthLoopError, UsageError
 from backend.files import read_json, read_lines
 from backend.memory.expectation import Length, longest_micro_batch
 from backend.memory.measuring import Meter, metered
@@ -13,7 +15,9 @@ from backend.memory.predict import predict
 from backend.memory.probes import correction, probes_path
 from backend.memory.shapes import MGM_2B
 from backend.runs import Run
-from backend.stages import probe
+from backend.stages import finetune, probe
+from backend.supervisor import validated
+from backend.training.presets import PRESETS
 from backend.workspace import Workspace
 from tests.training.small import make_workspace, new_run, seen, set_state, train, trained
 
@@ -86,7 +90,6 @@ def test_what_a_gpu_measures_corrects_its_later_predictions(space: Workspace, pr
 
 
 def test_moments_are_told_apart_and_the_engine_is_left_as_it_was(space: Workspace) -> None:
-    from backend.stages import finetune
     from backend.training.probing import ProbedTrainer
 
     run = new_run(space, "probe", method="lora", lora_rank=4)
@@ -119,6 +122,41 @@ def test_several_processes_are_refused_with_a_reason(space: Workspace) -> None:
     )
     codes = [problem.code for problem in probe.preflight(space, values)]
     assert codes == ["probe_alone"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["epochs", "max_steps", "save_steps", "save_total_limit", "stop_when_sick", "launcher",
+     "image_workers", "group_by_modality_length"],
+)  # fmt: skip
+def test_what_no_step_depends_on_is_refused(space: Workspace, name: str) -> None:
+    assert name in finetune.Parameters.model_fields
+    usual = finetune.Parameters.model_fields[name].default
+    with pytest.raises(UsageError, match="no such parameter") as refused:
+        validated("probe", {"data": str(space.asset("finetune_pairs")), name: usual})
+    assert refused.value.place == name
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_probe_measures_what_the_training_of_the_same_words_does(stage: Any, preset: str) -> None:
+    asked = {"preset": preset, "mlp_chunk": 7}
+    probed = validated("probe", asked | {"trains": stage}).model_dump()
+    trained = validated(stage, asked).model_dump()
+    own = {"learning_rate", "global_batch_size", "image_mode"} - PRESETS[preset].keys()
+    for name in probed.keys() & trained.keys() - (own if stage == "pretrain" else set()):
+        assert probed[name] == trained[name], name
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("method", "lora"), ("lora_rank", 8), ("projector", "somewhere")]
+)
+def test_pretraining_is_probed_without_what_only_fine_tuning_has(
+    space: Workspace, name: str, value: Any
+) -> None:
+    asked = {"trains": "pretrain", "data": str(space.asset("finetune_pairs")), name: value}
+    problems = probe.preflight(space, probe.Parameters.model_validate(asked))
+    assert [(one.code, one.place) for one in problems] == [("probe_pretrains", name)]
 
 
 def test_a_missing_file_is_found_before_the_start(space: Workspace) -> None:

@@ -62,7 +62,9 @@ def _record(folder: Path, index: int) -> dict[str, Any]:
 
 def new_run(workspace: Workspace, stage: str, **parameters: Any) -> Run:
     """A run that waits to be trained, with `EXACT` and these parameters."""
-    values = EXACT | {"data": str(workspace.asset("finetune_pairs"))} | parameters
+    known = stage_named(stage).parameters.model_fields
+    usual = {name: value for name, value in EXACT.items() if name in known}
+    values = usual | {"data": str(workspace.asset("finetune_pairs"))} | parameters
     spec = RunSpec(
         run_id=new_run_id(stage), stage=stage, parameters=values, argv=[], created_at=time.time(),
         device=None,

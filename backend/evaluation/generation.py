@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,8 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 Question = TypeVar("Question", bound=Asked)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,9 @@ class Answerer:
         unreadable = self._encode(batch, pixels)
         failed = {id(task) for task, _ in unreadable}
         readable = [task for task in batch if id(task) not in failed]
-        texts = self._generate(readable, max_new_tokens) if readable else []
+        texts: list[str] = []
+        if readable:
+            texts = in_halves(lambda tasks: self._generate(tasks, max_new_tokens), readable)
         self._forget()
         seconds = time.perf_counter() - start
         per_second = len(texts) / seconds if texts else None
@@ -152,26 +156,17 @@ class Answerer:
             if key in broken:
                 unreadable.append((task, broken[key]))
         if new:
-            low, high = (torch.cat(part) for part in zip(*new.values(), strict=True))
-            place = {"device": self.device, "dtype": self.dtype}
-            with torch.no_grad():
-                tokens = self.model.model.encode_images(low.to(**place), high.to(**place))
+            tokens = in_halves(self._image_tokens, list(new.values()))
             self._tokens.update(zip(new, tokens, strict=True))
         return unreadable
 
-    def _generate(self, tasks: Sequence[Asked], max_new_tokens: int) -> list[str]:
-        try:
-            return self._generate_together(tasks, max_new_tokens)
-        except torch.OutOfMemoryError:
-            if len(tasks) == 1:
-                raise
-        torch.cuda.empty_cache()
-        half = len(tasks) // 2
-        return self._generate(tasks[:half], max_new_tokens) + self._generate(
-            tasks[half:], max_new_tokens
-        )
+    def _image_tokens(self, pictures: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        low, high = (torch.cat(part) for part in zip(*pictures, strict=True))
+        place = {"device": self.device, "dtype": self.dtype}
+        with torch.no_grad():
+            return list(self.model.model.encode_images(low.to(**place), high.to(**place)))
 
-    def _generate_together(self, tasks: Sequence[Asked], max_new_tokens: int) -> list[str]:
+    def _generate(self, tasks: Sequence[Asked], max_new_tokens: int) -> list[str]:
         prompts = [self.processor.prompt(task.sent, has_image=True) for task in tasks]
         batch = self.processor.collate_prompts(prompts)
         new = self.model.generate(
@@ -188,6 +183,25 @@ class Answerer:
         while held > _CACHE_BYTES and len(self._tokens) > 1:
             _, tokens = self._tokens.popitem(last=False)
             held -= tokens.nbytes
+
+
+def in_halves(
+    work: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]
+) -> list[Result]:
+    """`work` on all items at once, or on each half where they do not fit in device memory.
+
+    Raises:
+        torch.OutOfMemoryError: One alone does not fit.
+    """
+    try:
+        return work(items)
+    except torch.OutOfMemoryError:
+        if len(items) == 1:
+            raise
+    # Only here the error is gone, and with it what its frames held.
+    torch.cuda.empty_cache()
+    half = len(items) // 2
+    return in_halves(work, items[:half]) + in_halves(work, items[half:])
 
 
 def plan_batches(tasks: Sequence[Question], batch_size: int) -> list[list[Question]]:

@@ -95,6 +95,34 @@ def test_batch_that_does_not_fit_is_halved(checkpoint, tasks) -> None:
     assert answers(answerer, tasks) == wanted
 
 
+def test_pictures_that_do_not_fit_together_are_halved(checkpoint, tasks) -> None:
+    answerer = Answerer(checkpoint, batch_size=8)
+    wanted = answers(answerer, tasks)
+    answerer._tokens.clear()
+    encode, sizes = answerer.model.model.encode_images, []
+
+    def small(images: torch.Tensor, images_aux: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(images))
+        if len(images) > 1:
+            raise torch.cuda.OutOfMemoryError("no memory left")
+        return encode(images, images_aux)
+
+    answerer.model.model.encode_images = small
+    assert answers(answerer, tasks) == wanted
+    assert max(sizes) > 2
+
+
+def test_a_picture_that_does_not_fit_alone_ends_it(checkpoint, tasks) -> None:
+    answerer = Answerer(checkpoint, batch_size=8)
+
+    def none(images: torch.Tensor, images_aux: torch.Tensor) -> torch.Tensor:
+        raise torch.cuda.OutOfMemoryError("no memory left")
+
+    answerer.model.model.encode_images = none
+    with pytest.raises(torch.cuda.OutOfMemoryError, match="no memory left"):
+        list(answerer.answers(tasks, NEW))
+
+
 def test_picture_tokens_used_longest_ago_are_let_go(checkpoint, tasks, monkeypatch) -> None:
     monkeypatch.setattr("backend.evaluation.generation._CACHE_BYTES", 1)
     answerer = Answerer(checkpoint, batch_size=2)

@@ -107,12 +107,17 @@ def _prepared(workspace: Workspace, data: str) -> dict[str, Any] | None:
 
 
 def _conversations(pairs: Path, image_root: str, ids: list[str]) -> dict[str, dict[str, Any]]:
-    """Records of a LLaVA file: the first turn as question, the second as text."""
+    """Records of a LLaVA file: the first turn as question, the second as text.
+
+    Of longer dialogues the text is every turn, each behind its role tag.
+    """
     if not pairs.is_file():
         return {}
     found = rows(
         "SELECT coalesce(sample_id, id) AS sample_id, image, conversations[1].value AS question, "
-        "conversations[2].value AS text FROM read_json($path, format='array', columns=$columns, "
+        "CASE WHEN len(conversations) <= 2 THEN conversations[2].value ELSE array_to_string("
+        "[format('[[{}]]: {}', turn['from'], turn.value) FOR turn IN conversations], chr(10)) END "
+        "AS text FROM read_json($path, format='array', columns=$columns, "
         "maximum_object_size=67108864) WHERE list_contains($ids, coalesce(sample_id, id))",
         {"path": escape(str(pairs)), "columns": _CONVERSATIONS, "ids": ids},
     )

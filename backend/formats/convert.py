@@ -151,6 +151,19 @@ def is_dialogue(text: str) -> bool:
     return _ROLE_TAG.match(text.strip()) is not None
 
 
+def answer_of(text: str) -> str:
+    """What is said about the picture: the caption itself, or all answers of a dialogue, by lines.
+
+    Args:
+        text: Without image token around a caption and without end token.
+    """
+    if not is_dialogue(text):
+        return text
+    _, *parts = _ROLE_TAG.split(text)
+    turns = zip(parts[0::2], parts[1::2], strict=True)
+    return "\n".join(said.removesuffix("\n") for speaker, said in turns if speaker == ASSISTANT)
+
+
 def dialogue_to_conversation(pair: Pair) -> Conversation:
     """The turns of a text with role tags.
 

@@ -41,7 +41,9 @@ BASE_FIELDS: tuple[tuple[str, pa.DataType], ...] = (
 """Columns of every `samples.parquet`; one float column `stat_<name>` per statistic follows.
 
 `text` is the caption (a dialogue with role tags where the source has one), `question` the original
-question with its image token, word for word. `image_problem` says why width and height are null.
+question with its image token, word for word (of a dialogue the first), `answer` the caption or all
+answers of a dialogue, by lines, and `n_words` counts the answer's words. `image_problem` says why
+width and height are null.
 """
 LINEAGE_SCHEMA = pa.schema(
     [

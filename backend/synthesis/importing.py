@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from backend.errors import InputError, UsageError
 from backend.formats.convert import (
+    answer_of,
     checked_caption,
     dialogue_to_conversation,
     is_dialogue,
@@ -185,7 +186,7 @@ def _row(
     else:
         turns = restore_question(pair, originals).turns
         text = checked_caption(pair)
-    answer = turns[1].value
+    answer = answer_of(text)
     return {
         "sample_id": pair.id if occurrence == 1 else f"{pair.id}~{occurrence}",
         "source_id": pair.id,

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from backend.formats.convert import is_dialogue
+from backend.formats.convert import answer_of, is_dialogue
 from backend.formats.data_juicer import END_TOKEN, IMAGE_TOKEN, caption_of, caption_text
 from backend.synthesis.datasets import ROWS_PER_GROUP, STAT_PREFIX, count_words, samples_schema
 
@@ -167,7 +167,7 @@ def load_samples(path: Path) -> list[Sample]:
 
 
 def _row(sample: Sample, statistics: list[str]) -> dict[str, Any]:
-    answer = sample.text.split("[[gpt]]: ", 1)[-1] if is_dialogue(sample.text) else sample.text
+    answer = answer_of(sample.text)
     row = {name: getattr(sample, name) for name in COLUMNS}
     row |= {"kept": sample.kept, "dropped_by": sample.dropped_by}
     row |= {"answer": answer, "n_words": count_words(answer)}

@@ -92,3 +92,14 @@ def test_conversations_are_read_from_their_file(workspace: Workspace):
     add_batches(run, (1, "x", 1.5, 1))
     [row] = step_samples(workspace, run, 1)
     assert (row["question"], row["text"], row["images"]) == ("Why?", "Because.", ["a.png"])
+
+
+def test_every_turn_of_a_long_conversation_is_shown(workspace: Workspace):
+    said = (("human", "Why?"), ("gpt", "Because."), ("human", "Why?"), ("gpt", "No {}."))
+    turns = [{"from": who, "value": words} for who, words in said]
+    record = {"id": "x", "image": "a.png", "conversations": turns}
+    (workspace.root / "pairs.json").write_text(json.dumps([record]))
+    run = make_run(workspace, "finetune", "4-finetune", data="pairs.json")
+    add_batches(run, (1, "x", 1.5, 1))
+    [row] = step_samples(workspace, run, 1)
+    assert row["text"].splitlines() == [f"[[{who}]]: {words}" for who, words in said]

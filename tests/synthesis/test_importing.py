@@ -7,6 +7,7 @@ import pytest
 from backend.errors import InputError, UsageError
 from backend.synthesis.datasets import describe, read
 from backend.synthesis.importing import ensure_dataset, import_directory, import_seed
+from backend.synthesis.samples import Sample, to_tables
 from backend.workspace import Settings, Workspace
 from tests.seeds import QUESTION, REAL_SEED, caption, make_workspace, pair, write_seed
 
@@ -111,6 +112,21 @@ def test_dialogues_keep_their_text(tmp_path):
     found = read(workspace, import_directory(workspace, folder)).to_pylist()[0]
     assert (found["question"], found["answer"]) == ("<image>\nWhat?", "a dog")
     assert found["text"] == "[[human]]: <__dj__image>\nWhat?\n[[gpt]]: a dog"
+
+
+def test_every_answer_of_a_long_dialogue_counts(tmp_path):
+    workspace = make_workspace(tmp_path, 1)
+    turns = "[[human]]: <__dj__image>\nWhat?\n[[gpt]]: a dog\n[[human]]: Where?\n[[gpt]]: on grass"
+    folder = tmp_path / "dialogues"
+    folder.mkdir()
+    (folder / "d.jsonl").write_text(json.dumps(pair(0) | {"text": f"{turns} <|__dj__eoc|>"}) + "\n")
+    seed = read(workspace, import_directory(workspace, folder)).to_pylist()[0]
+    assert (seed["text"], seed["question"]) == (turns, "<image>\nWhat?")
+    assert (seed["answer"], seed["n_words"]) == ("a dog\non grass", 4)
+    made = Sample("s", "s", "seed", None, seed["images"], turns, seed["question"])
+    (row,) = next(to_tables([made], [])).to_pylist()
+    same = ("text", "question", "answer", "n_words")
+    assert [row[name] for name in same] == [seed[name] for name in same]
 
 
 def test_a_folder_without_one_file_of_pairs_is_refused(tmp_path):

@@ -22,6 +22,7 @@ from pages.widgets.cards import reason_box, state_badge
 from pages.widgets.check_rows import check_groups
 from pages.widgets.colors import icon
 from pages.widgets.forms import stage_form
+from pages.widgets.live import live
 from pages.widgets.states import failed, switch_link
 from pages.widgets.tables import data_table
 from pages.widgets.text import ago, clock, escape, gib, left, t, workspace
@@ -138,10 +139,10 @@ def _again(space: Workspace, rows: list[RunRow]) -> None:
 
 def _under_way(run_ids: list[str]) -> None:
     if run_ids:
-        st.fragment(_live, run_every=1)(run_ids)
+        live(_going_on, run_ids, every=1, of=run_ids)
 
 
-def _live(run_ids: list[str]) -> None:
+def _going_on(run_ids: list[str]) -> None:
     """Checks, downloads and installs that go on; when one ends, the whole page anew."""
     space = workspace()
     for run_id in run_ids:

@@ -12,6 +12,7 @@ from backend.workspace import Workspace
 from pages.widgets.colors import run_color
 from pages.widgets.forms import stage_form
 from pages.widgets.gallery import pager, style
+from pages.widgets.live import live
 from pages.widgets.question_card import live_card, question_card
 from pages.widgets.run_view import run_view
 from pages.widgets.score_charts import CONFIG, category_bars
@@ -84,7 +85,7 @@ def chosen(space: Workspace, rows: list[RunRow]) -> None:
     row = run_row(space, run_id)
     run = Run.find(space, run_id)
     if not row.state.ended:
-        live(run_id)
+        live(answers_so_far, run_id, every=2, of=[run_id])
         run_view(run)
         return
     scores = run_scores(row)
@@ -97,8 +98,7 @@ def chosen(space: Workspace, rows: list[RunRow]) -> None:
         run_view(run)
 
 
-@st.fragment(run_every=2)
-def live(run_id: str) -> None:
+def answers_so_far(run_id: str) -> None:
     """The answers that came last; when the run has ended, the whole page anew."""
     space = workspace()
     run = Run.find(space, run_id)

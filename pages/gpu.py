@@ -13,17 +13,18 @@ import streamlit as st
 from plotly.subplots import make_subplots
 
 from backend.environment.hardware import host_memory
-from backend.environment.processes import process_tree, running
+from backend.environment.processes import process_tree
 from backend.gpu import Device, DeviceReadings, read_devices
 from backend.runs import Run
 from pages.widgets.cards import Figure, figures
 from pages.widgets.charts import CONFIG
 from pages.widgets.colors import OKABE_ITO, icon, run_color
 from pages.widgets.inputs import run_label
+from pages.widgets.live import live
 from pages.widgets.states import switch_link
 from pages.widgets.text import UNKNOWN, escape, gib, html, number, t, workspace
 from store.devices import Recent, Series, recent
-from store.runs import run_rows
+from store.runs import RunRow, at_work, run_rows
 
 _GRID = "rgba(128,128,128,0.2)"
 _GIB = 1 << 30
@@ -46,24 +47,22 @@ def show() -> None:
     """The page."""
     st.title(t("gpu.title"))
     st.html(STYLE)
-    _now()
-    _lately()
+    live(_now, every=2)
+    live(_lately, every=10)
 
 
-@st.fragment(run_every=2)
 def _now() -> None:
     space, readings = workspace(), read_devices()
-    going_on = running(space)
-    owners = {pid: run for run in going_on for pid in process_tree(run)}
+    trees = [(row, process_tree(Run(space.runs / row.id))) for row in at_work(run_rows(space))]
+    owners = {pid: row for row, pids in trees for pid in pids}
     for device in readings.devices:
         _device(device, owners)
     if not readings.devices:
         _without(readings)
-    parents = {run.spec.parent for run in going_on}
-    _host([run for run in going_on if run.id not in parents])
+    _host(trees)
 
 
-def _device(device: Device, owners: dict[int, Run]) -> None:
+def _device(device: Device, owners: dict[int, RunRow]) -> None:
     name = f"GPU {device.index} · {device.name or UNKNOWN}"
     with st.container(border=True, key=f"device-{device.index}"):
         st.subheader(escape(name), anchor=False)
@@ -95,7 +94,7 @@ def _use(share: float, words: str) -> str:
     )
 
 
-def _processes(device: Device, owners: dict[int, Run]) -> None:
+def _processes(device: Device, owners: dict[int, RunRow]) -> None:
     if device.processes is None:
         st.caption(t("gpu.processes.unknown"))
         return
@@ -108,7 +107,7 @@ def _processes(device: Device, owners: dict[int, Run]) -> None:
     ]
     heads = (t("gpu.pid"), t("gpu.process"), t("gpu.memory"), t("gpu.run"))
     st.html(process_table(heads, lines, right=(2,)))
-    _links({run.id: run for one in device.processes if (run := owners.get(one.pid))}, "device")
+    _links({row.id: row for one in device.processes if (row := owners.get(one.pid))}, "device")
 
 
 def process_name(pid: int) -> str:
@@ -137,21 +136,15 @@ def process_table(
     )
 
 
-def _owner(run: Run | None) -> str:
-    return t("gpu.other") if run is None else run_words(run)
+def _owner(row: RunRow | None) -> str:
+    return t("gpu.other") if row is None else run_label(row)
 
 
-def run_words(run: Run) -> str:
-    """A run's name, or its stage with the end of its id."""
-    spec = run.spec
-    return spec.name or f"{t(f'stage.{spec.stage}')} {run.id[-4:]}"
-
-
-def _links(runs: dict[str, Run], place: str) -> None:
-    with st.container(horizontal=True, key=f"links-{place}-{'-'.join(runs)}"):
-        for run in runs.values():
-            label = escape(run_words(run))
-            switch_link("pages/runs.py", label, icon("open_in_new"), {"run": run.id})
+def _links(rows: dict[str, RunRow], place: str) -> None:
+    with st.container(horizontal=True, key=f"links-{place}-{'-'.join(rows)}"):
+        for row in rows.values():
+            label = escape(run_label(row))
+            switch_link("pages/runs.py", label, icon("open_in_new"), {"run": row.id})
 
 
 def _without(readings: DeviceReadings) -> None:
@@ -161,7 +154,7 @@ def _without(readings: DeviceReadings) -> None:
         st.warning(t("gpu.error", error=escape(readings.error)), icon=icon("warning"))
 
 
-def _host(going_on: list[Run]) -> None:
+def _host(trees: list[tuple[RunRow, list[int]]]) -> None:
     """Main memory, and the processes of the runs that go on."""
     with st.container(border=True, key="host"):
         st.subheader(t("gpu.host"), anchor=False)
@@ -177,18 +170,18 @@ def _host(going_on: list[Run]) -> None:
             ]
         )
         st.html(_use(used / total, words))
-        if not going_on:
+        if not trees:
             st.caption(t("gpu.host.none"))
             return
-        for run in going_on:
-            st.markdown(f"**{escape(run_words(run))}**")
-            _tree_table(run)
-        _links({run.id: run for run in going_on}, "host")
+        for row, pids in trees:
+            st.markdown(f"**{escape(run_label(row))}**")
+            _tree_table(pids)
+        _links({row.id: row for row, _ in trees}, "host")
 
 
-def _tree_table(run: Run) -> None:
+def _tree_table(pids: list[int]) -> None:
     lines = []
-    for pid in process_tree(run):
+    for pid in pids:
         try:
             process = psutil.Process(pid)
             with process.oneshot():
@@ -201,7 +194,6 @@ def _tree_table(run: Run) -> None:
     st.html(process_table(heads, lines, right=(2, 3)))
 
 
-@st.fragment(run_every=10)
 def _lately() -> None:
     """The last ten minutes, as the supervisors of runs saw them."""
     now = time.time()

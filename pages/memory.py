@@ -17,16 +17,17 @@ from backend.memory.plan import Plan, gib, option_title, plan_settings
 from backend.memory.probes import Correction, correction
 from backend.memory.settings import MemorySettings
 from backend.memory.shapes import MGM_2B, ModelShape
-from backend.runs import Run, State
+from backend.runs import Reason, Run, State
 from backend.workspace import Workspace
 from pages.widgets.colors import icon
 from pages.widgets.death_view import death_view, into_training_form
 from pages.widgets.gallery import style
+from pages.widgets.inputs import run_label
 from pages.widgets.memory_bar import COLORS, memory_bar
 from pages.widgets.probe_view import probe_view
 from pages.widgets.states import failed, switch_link
 from pages.widgets.text import clock, escape, html, language, t, workspace
-from pages.widgets.words import known_text
+from store.runs import RunRow, run_rows
 
 # Ways to update weights that a person chooses between.
 UPDATES: dict[str, dict[str, Any]] = {
@@ -330,38 +331,23 @@ def explanations(found: Plan) -> None:
 def deaths(space: Workspace) -> None:
     """Runs that ran out of memory, newest first."""
     st.subheader(t("memory.deaths"), anchor=False)
-    found = [run for run in Run.all(space) if _died(run)][:_SHOWN_DEATHS]
+    died = [row for row in run_rows(space) if row.state is State.FAILED]
+    found = [(row, row.reason) for row in died if row.reason and row.reason.code in MEMORY]
     if not found:
         st.caption(t("memory.deaths.none"))
-    for run in found:
-        _death(space, run)
+    for row, reason in found[:_SHOWN_DEATHS]:
+        _death(space, row, reason)
 
 
-def _died(run: Run) -> bool:
-    try:
-        status = run.status()
-    except (SynthLoopError, ValueError):
-        # A broken run is shown by the Runs page.
-        return False
-    return (
-        status.state is State.FAILED and status.reason is not None and status.reason.code in MEMORY
-    )
-
-
-def _death(space: Workspace, run: Run) -> None:
-    spec, status = run.spec, run.status()
-    reason = status.reason
-    if reason is None:
-        return
-    with st.container(border=True, key=f"death-{run.id}"):
-        stage = known_text(f"stage.{spec.stage}", spec.stage)
-        st.markdown(f"**{escape(spec.name or run.id)}** · {stage} · {clock(status.ended_at)}")
+def _death(space: Workspace, row: RunRow, reason: Reason) -> None:
+    with st.container(border=True, key=f"death-{row.id}"):
+        st.markdown(f"**{escape(run_label(row))}** · {clock(row.ended_at)}")
         st.markdown(t(f"death.title.{reason.code}"))
-        death_view(space, run)
+        death_view(space, Run(space.runs / row.id))
         if reason.evidence:
             with st.expander(t("memory.deaths.evidence")):
                 st.code("\n".join(reason.evidence), language=None, wrap_lines=True)
-        switch_link("pages/runs.py", t("memory.deaths.open"), icon("open_in_new"), {"run": run.id})
+        switch_link("pages/runs.py", t("memory.deaths.open"), icon("open_in_new"), {"run": row.id})
 
 
 show()

@@ -19,6 +19,7 @@ from pages.widgets.colors import BadgeColor, icon, run_color
 from pages.widgets.criteria import Criterion, criteria, open_findings
 from pages.widgets.gallery import plain, style
 from pages.widgets.inputs import run_label
+from pages.widgets.live import live
 from pages.widgets.phases import BENCHMARKS, Phase, Standing, advice, phases, standing
 from pages.widgets.run_tabs import show_finding
 from pages.widgets.states import failed, switch_link
@@ -61,14 +62,14 @@ def show() -> None:
     st.html(STYLE)
     st.title(t("overview.title"))
     rows = run_rows(workspace())
-    live = any(not row.state.ended for row in rows)
-    st.fragment(_body, run_every=_LIVE if live else None)(live)
+    going = any(not row.state.ended for row in rows)
+    live(_body, going, every=_LIVE if going else None)
 
 
-def _body(live: bool) -> None:
+def _body(going: bool) -> None:
     space = workspace()
     now = standing(space, run_rows(space))
-    if live and all(row.state.ended for row in now.rows):
+    if going and all(row.state.ended for row in now.rows):
         st.rerun()
     _cards(phases(now))
     _next(now)
@@ -267,13 +268,13 @@ def _findings(space: Workspace, now: Standing) -> None:
     if not found:
         return
     st.subheader(t("overview.findings"), anchor=False)
-    for run, finding in found[:_FINDINGS]:
+    for row, finding in found[:_FINDINGS]:
         show_finding(finding)
         switch_link(
             "pages/runs.py",
-            escape(run.spec.name or run.id),
+            escape(run_label(row)),
             icon("arrow_forward"),
-            {"run": run.id, "view": "health"},
+            {"run": row.id, "view": "health"},
         )
     if len(found) > _FINDINGS:
         st.caption(t("overview.findings.more", n=len(found) - _FINDINGS))

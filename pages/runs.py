@@ -16,13 +16,14 @@ from backend.workspace import Workspace
 from pages.widgets.cards import state_badge, state_words
 from pages.widgets.colors import icon
 from pages.widgets.gallery import style
+from pages.widgets.inputs import run_label
 from pages.widgets.run_view import run_view
 from pages.widgets.states import empty, failed, switch_link
 from pages.widgets.tables import data_table
 from pages.widgets.text import duration, escape, gib, number, t, workspace
 from pages.widgets.url import keep, restore
 from pages.widgets.words import known_text
-from store.runs import RunRow, named, run_rows
+from store.runs import RunRow, named, run_row, run_rows
 
 _GIB = 1 << 30
 
@@ -64,8 +65,7 @@ def _queue(space: Workspace) -> None:
         return
     st.subheader(t("runs.queue"), anchor=False)
     for place, run in enumerate(waiting, 1):
-        spec = run.spec
-        name = escape(spec.name) or known_text(f"stage.{spec.stage}", spec.stage)
+        name = escape(run_label(run_row(space, run.id)))
         with st.container(horizontal=True, vertical_alignment="center", key=f"queue-{run.id}"):
             st.markdown(f"{place}. {name}", width="stretch")
             if st.button(t("run.stop"), key=f"dequeue-{run.id}", icon=icon("stop_circle")):

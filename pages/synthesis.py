@@ -15,6 +15,7 @@ from pages.widgets.check_list import check_list
 from pages.widgets.forms import open_run, stage_form
 from pages.widgets.gallery import style
 from pages.widgets.inputs import choosable, run_label
+from pages.widgets.live import live
 from pages.widgets.loop_view import loop_panel
 from pages.widgets.preview_view import preview_view
 from pages.widgets.quality import against_seed, analysis, figures
@@ -129,7 +130,7 @@ def preview(space: Workspace, rows: list[RunRow], name: str) -> None:
         st.caption(t("synthesis.preview.none"))
         return
     if not found[0].state.ended:
-        waiting(found[0].id)
+        live(waiting, found[0].id, every=1, of=[found[0].id])
     elif found[0].state is State.SUCCEEDED:
         with st.container(height=640, border=False):
             preview_view(space, Run(space.runs / found[0].id))
@@ -150,7 +151,6 @@ def _start_preview(space: Workspace, name: str, dataset: str, captioner: str) ->
     st.rerun()
 
 
-@st.fragment(run_every=1)
 def waiting(run_id: str) -> None:
     """How far a preview is; when it has ended, the page anew."""
     run = Run.find(workspace(), run_id)
@@ -184,11 +184,10 @@ def runs(space: Workspace, rows: list[RunRow]) -> None:
         with st.expander(t("evaluation.run"), icon=":material/monitoring:"):
             run_view(run)
     else:
-        growing(run_id)
+        live(growing, run_id, every=2, of=[run_id])
         run_view(run)
 
 
-@st.fragment(run_every=2)
 def growing(run_id: str) -> None:
     """The funnel of a run that works."""
     run = Run.find(workspace(), run_id)

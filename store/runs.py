@@ -97,6 +97,13 @@ def run_row(workspace: Workspace, run_id: str) -> RunRow:
     return _row(run, specs)
 
 
+def at_work(found: list[RunRow]) -> list[RunRow]:
+    """Those that run, without the loops that only wait for another of them; in the same order."""
+    active = [row for row in found if row.state is State.RUNNING]
+    parents = {row.parent for row in active}
+    return [row for row in active if row.id not in parents]
+
+
 def trail(workspace: Workspace, run_id: str) -> list[RunSpec]:
     """The run and all that it builds on, itself first, then nearest first."""
     found: dict[str, RunSpec] = {}

@@ -23,7 +23,11 @@ def _runs(run: Run) -> bool:
 
 def process_tree(run: Run) -> list[int]:
     """The pids of the run's child and all its descendants, as far as they live."""
-    child = run.written_status().child
+    try:
+        child = run.written_status().child
+    except (SynthLoopError, ValueError):
+        # Deleted meanwhile, or broken.
+        return []
     if child is None or not child.alive():
         return []
     try:

@@ -81,7 +81,7 @@ def adopt_orphans(workspace: Workspace) -> list[Run]:
     adopted = []
     for run in Run.all(workspace):
         try:
-            status = run.status()
+            status, _ = run.status(), run.spec
         except (SynthLoopError, ValueError):
             # Its files are broken: whoever opens it is told, and the others are looked after.
             continue

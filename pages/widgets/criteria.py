@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from backend.errors import SynthLoopError
 from backend.memory.symptoms import Finding
 from backend.runs import Run, State
 from backend.workspace import Workspace
@@ -11,6 +12,7 @@ from pages.widgets.comparisons import comparison
 from pages.widgets.phases import Standing
 from pages.widgets.run_tabs import findings
 from pages.widgets.text import gib, t
+from store.runs import RunRow
 
 Verdict = Literal["passed", "failed", "unknown"]
 _LOOKED_AT = 4
@@ -37,13 +39,12 @@ def criteria(space: Workspace, now: Standing) -> list[Criterion]:
     ]
 
 
-def open_findings(space: Workspace, now: Standing) -> list[tuple[Run, Finding]]:
+def open_findings(space: Workspace, now: Standing) -> list[tuple[RunRow, Finding]]:
     """Errors and warnings of the newest training runs, the worst first."""
     trained = [row for row in now.rows if row.last_step is not None and row.problem is None]
     found = []
     for row in trained[:_LOOKED_AT]:
-        run = Run(space.runs / row.id)
-        found += [(run, one) for one in findings(run) if one.level != "info"]
+        found += [(row, one) for one in _known(space, row) or () if one.level != "info"]
     return sorted(found, key=lambda pair: pair[1].level != "error")
 
 
@@ -68,8 +69,19 @@ def _loss(space: Workspace, now: Standing) -> Criterion:
     row = now.training
     if row is None:
         return Criterion("loss", "unknown")
-    bad = any(one.level == "error" for one in findings(Run(space.runs / row.id)))
+    found = _known(space, row)
+    if found is None:
+        return Criterion("loss", "unknown", row.label)
+    bad = any(one.level == "error" for one in found)
     return Criterion("loss", "failed" if bad else "passed", row.label)
+
+
+def _known(space: Workspace, row: RunRow) -> list[Finding] | None:
+    """The run's findings; None where its figures cannot be read, which its own page tells."""
+    try:
+        return findings(Run(space.runs / row.id))
+    except SynthLoopError:
+        return None
 
 
 def _better(space: Workspace, now: Standing) -> Criterion:

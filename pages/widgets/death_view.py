@@ -23,7 +23,7 @@ def death_view(space: Workspace, run: Run) -> None:
     """What is known of a run's death by memory; nothing for other ends."""
     try:
         found = explain_run(space, run)
-    except SynthLoopError:
+    except (SynthLoopError, ValueError):
         # Its own files are broken: the reason that is shown beside this stays true.
         return
     if found is None or found.code not in EXPLAINED:

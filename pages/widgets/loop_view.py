@@ -16,6 +16,7 @@ from backend.workspace import Workspace
 from pages.widgets.cards import STYLE, state_html, status_html
 from pages.widgets.colors import icon
 from pages.widgets.forms import stage_form
+from pages.widgets.live import live
 from pages.widgets.run_view import run_view
 from pages.widgets.scores import metric_entry, score_metric
 from pages.widgets.states import switch_link
@@ -85,7 +86,8 @@ def loop_view(run: Run) -> None:
     """The steps of a loop, and below them the loop's own run or the step chosen."""
     state = run.status().state
     going = _going(run)
-    st.fragment(_steps, run_every=None if state.ended else _LIVE)(run.id, state, going)
+    every = None if state.ended else _LIVE
+    live(_steps, run.id, state, going, every=every, of=[run.id])
     if state.ended:
         _scores(run)
     child = _child(workspace(), run)

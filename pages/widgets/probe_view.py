@@ -15,11 +15,11 @@ from backend.runs import Run, State
 from backend.stages import stage as stage_named
 from backend.stages.probe import FINETUNE_ONLY
 from backend.workspace import Workspace
-from pages.widgets.live import live
 from pages.widgets.cards import Figure, figures, reason_box, state_badge
 from pages.widgets.colors import icon
 from pages.widgets.death_view import death_view
 from pages.widgets.forms import stage_form
+from pages.widgets.live import live
 from pages.widgets.states import switch_link
 from pages.widgets.text import clock, escape, gib, html, t
 from store.runs import run_row

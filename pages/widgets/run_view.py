@@ -18,6 +18,7 @@ from pages.widgets.charts import CONFIG, training_figure
 from pages.widgets.colors import icon
 from pages.widgets.death_view import death_view
 from pages.widgets.gallery import plain
+from pages.widgets.live import live
 from pages.widgets.run_tabs import configuration, files, health, log, samples, step_samples_panel
 from pages.widgets.states import failed
 from pages.widgets.text import (
@@ -64,11 +65,11 @@ FORM_PAGES = {
 
 def run_view(run: Run) -> None:
     """The run, live while it goes on."""
-    live = not run_row(workspace(), run.id).state.ended
-    st.fragment(_show, run_every=_LIVE if live else None)(run.id, live)
+    going = not run_row(workspace(), run.id).state.ended
+    live(_show, run.id, going, every=_LIVE if going else None, of=[run.id])
 
 
-def _show(run_id: str, live: bool) -> None:
+def _show(run_id: str, going: bool) -> None:
     space = workspace()
     run = Run.find(space, run_id)
     row = run_row(space, run_id)
@@ -76,7 +77,7 @@ def _show(run_id: str, live: bool) -> None:
         st.error(t("run.unreadable", problem=escape(row.problem)), icon=icon("error"))
         log(run)
         return
-    if live and row.state.ended:
+    if going and row.state.ended:
         st.rerun()
     _header(run, row)
     if row.reason is not None and row.state in (State.FAILED, State.LOST, State.STOPPED):

@@ -9,10 +9,12 @@ import streamlit as st
 from backend.errors import SynthLoopError
 from backend.gpu import read_devices
 from backend.messages import LANGUAGES
-from backend.runs import Run, State
 from backend.supervisor import adopt_orphans
 from backend.workspace import Workspace
+from pages.widgets.live import live
 from pages.widgets.text import UNKNOWN, clock, escape, gib, html, language, left, t
+from pages.widgets.words import known_text
+from store.runs import at_work, run_rows
 
 PAGES = Path(__file__).parents[1]
 GROUPS: dict[str, dict[str, str]] = {
@@ -113,7 +115,7 @@ def sidebar(space: Workspace | None, known: dict[str, list[st.Page]]) -> None:
                 st.html(f'<div class="sl-group">{html(t(f"nav.{group}"))}</div>')
                 for page in members:
                     st.page_link(page, width="stretch")
-            _going_on(space.root)
+            live(_going_on, space.root, every=5)
         st.segmented_control(
             t("shell.language"),
             LANGUAGES,
@@ -124,45 +126,29 @@ def sidebar(space: Workspace | None, known: dict[str, list[st.Page]]) -> None:
         )
 
 
-@st.fragment(run_every=5)
 def _going_on(root: Path) -> None:
     st.html(_meter())
-    active = _running(Workspace.open(root))
+    active = at_work(run_rows(Workspace.open(root)))
     if not active:
         return
-    # A loop only waits; what it waits for is what goes on.
-    parents = {one.spec.parent for one in active}
-    run = next(one for one in active if one.id not in parents)
-    progress = run.progress()
+    row = active[0]
+    progress = row.progress
     share, eta = "", ""
     if progress is not None and progress.total:
         share = f"{100 * progress.done / progress.total:.0f}\u00a0%"
         eta = left(progress.eta_s)
-    spec = run.spec
-    name = " · ".join(part for part in (escape(spec.name), t(f"stage.{spec.stage}")) if part)
+    stage = known_text(f"stage.{row.stage}", row.stage)
+    name = " · ".join(part for part in (escape(row.name), stage) if part)
     st.page_link(
         "pages/runs.py",
         label=" · ".join(part for part in (name, share, eta) if part),
         icon=":material/progress_activity:",
-        help=f"{t('shell.open_run')} · {clock(run.written_status().started_at)}",
-        query_params={"run": run.id},
+        help=f"{t('shell.open_run')} · {clock(row.started_at)}",
+        query_params={"run": row.id},
         width="stretch",
     )
-    more = len([one for one in active if one.id not in parents]) - 1
-    if more:
-        st.caption(t("shell.more_running", n=more))
-
-
-def _running(space: Workspace) -> list[Run]:
-    """Running runs, newest first; an unreadable one belongs to the Runs page."""
-    found = []
-    for run in Run.all(space):
-        try:
-            if run.status().state is State.RUNNING:
-                found.append(run)
-        except (SynthLoopError, ValueError):
-            continue
-    return found
+    if len(active) > 1:
+        st.caption(t("shell.more_running", n=len(active) - 1))
 
 
 def _meter() -> str:

@@ -23,6 +23,18 @@ PAGES = [name for group in GROUPS.values() for name in group]
 """What the sidebar offers: every page."""
 
 
+TORN = {
+    "20261124-110000-finetune-1111": "run.json",
+    "20261124-120000-evaluate-9999": "run.json",
+    "20261124-100000-finetune-5707": "status.json",
+    "20261124-090000-pretrain-baad": "outcome.json",
+    "20261124-103000-evaluate-beef": "artifacts/scores.json",
+    "20261124-080000-loop-aaaa": "artifacts/loop.json",
+    "20261124-080020-finetune-aaad": "metrics.jsonl",
+}
+"""Runs of the damaged workspace, and the file of each that is torn."""
+
+
 @pytest.fixture(scope="module")
 def spaces(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Workspace]:
     """Workspaces as a person finds them, by what they are."""
@@ -35,7 +47,17 @@ def spaces(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Workspace]:
         "empty": empty(folder / "empty"),
         "starter": starter,
         "half-finished": half_finished(folder / "half"),
+        "damaged": damaged(folder / "damaged"),
     }
+
+
+def damaged(root: Path) -> Workspace:
+    """A workspace with runs of which one file each is torn."""
+    space = half_finished(root)
+    for run_id, name in TORN.items():
+        path = space.runs / run_id / name
+        path.write_bytes(b'{"step": 1, "los\n' + path.read_bytes()[: path.stat().st_size // 2])
+    return space
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +66,20 @@ def busy(spaces: dict[str, Workspace]) -> Workspace:
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
-@pytest.mark.parametrize("space", ["empty", "starter", "half-finished"])
+@pytest.mark.parametrize("space", ["empty", "starter", "half-finished", "damaged"])
 @pytest.mark.parametrize("page", PAGES)
 def test_every_page_opens(page, space, lang, spaces, monkeypatch):
     app = visit(page, spaces[space], monkeypatch, lang)
     assert app.title[0].value == message(f"{page}.title", lang)
     shown = f"{words(app)} {markup(app)}"
     assert not re.search(r"\b[a-z]+(\.[a-z_]+)+\.(help|title|label|none)\b", shown), "a raw key"
+
+
+@pytest.mark.parametrize("view", ["charts", "health", "configuration", "files"])
+@pytest.mark.parametrize("run_id", TORN)
+def test_a_run_with_a_torn_file_opens(run_id, view, spaces, monkeypatch):
+    app = visit("runs", spaces["damaged"], monkeypatch, run=run_id, view=view)
+    assert app.subheader or app.error
 
 
 def test_names_from_data_stay_text(busy, monkeypatch):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
 from backend.errors import SynthLoopError
-from backend.runs import Run
 from backend.workspace import Workspace
 from pages.widgets.gallery import SIZES, pager, style
 from pages.widgets.sample_card import (
@@ -19,11 +17,10 @@ from pages.widgets.sample_card import (
     statistic_name,
 )
 from pages.widgets.sample_filters import OPEN, PAGE, clear, facet_column, first_page, open_sample
-from pages.widgets.states import empty, failed, switch_link
+from pages.widgets.states import empty, failed
 from pages.widgets.tables import data_table
-from pages.widgets.text import escape, number, t, workspace
+from pages.widgets.text import t, workspace
 from pages.widgets.url import keep, restore
-from store.batches import step_samples, training_dataset
 from store.datasets import DatasetRow, dataset_row, dataset_rows
 from store.samples import (
     Filters,
@@ -46,10 +43,6 @@ def show() -> None:
     style()
     st.title(t("samples.title"))
     space = workspace()
-    run_id, step = st.query_params.get("run", ""), st.query_params.get("step", "")
-    if run_id:
-        batch(space, run_id, step)
-        return
     versions = [row for row in dataset_rows(space) if row.problem is None]
     if not versions:
         empty(
@@ -244,51 +237,6 @@ def export(space: Workspace, reference: str, filters: Filters, total: int) -> No
             disabled=not total,
             help=t("samples.export.help"),
         )
-
-
-def batch(space: Workspace, run_id: str, step: str) -> None:
-    """The samples that one training step saw, the highest loss first."""
-    try:
-        run = Run.find(space, run_id)
-        if not step.isdecimal():
-            found: list[dict[str, Any]] = []
-        else:
-            found = step_samples(space, run, int(step))
-    except SynthLoopError as error:
-        failed(error)
-        return
-    label = run.spec.name or run.id
-    st.subheader(t("samples.batch", step=step, run=escape(label)))
-    switch_link("pages/samples.py", t("samples.batch.leave"), ":material/arrow_back:")
-    if not found:
-        st.info(t("samples.batch.none"), icon=":material/search_off:")
-        return
-    known = [row["loss"] for row in found if row["loss"] is not None]
-    if known:
-        st.caption(
-            t(
-                "samples.batch.figures",
-                count=len(found),
-                mean=number(sum(known) / len(known)),
-                most=number(max(known)),
-            )
-        )
-    dataset = training_dataset(space, run)
-    roots = {row["image_root"] for row in found if row["image_root"]}
-    root = Path(next(iter(roots))) if len(roots) == 1 else None
-    shown = pictures(space, root, found)
-    with st.container(key="gallery-batch"):
-        for index, (row, small) in enumerate(zip(found, shown, strict=True)):
-            with st.container(border=True, key=f"batch-card-{index}"):
-                figures = [] if row["loss"] is None else [(t("samples.loss"), row["loss"])]
-                st.html(card_html(row, small, figures))
-                if dataset:
-                    switch_link(
-                        "pages/samples.py",
-                        t("samples.open"),
-                        ":material/open_in_full:",
-                        {"dataset": dataset, OPEN: row["sample_id"]},
-                    )
 
 
 def _sort(space: Workspace, reference: str) -> Sort:

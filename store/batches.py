@@ -11,6 +11,7 @@ from backend.files import read_json
 from backend.runs import Run
 from backend.workspace import Workspace
 from store.connection import rows
+from store.runs import RunRow, run_rows
 from store.samples import samples
 
 _LAST_ATTEMPT = "QUALIFY attempt = max(attempt) OVER (PARTITION BY step)"
@@ -44,6 +45,29 @@ def worst_samples(workspace: Workspace, run: Run, most: int = 24) -> list[dict[s
     for row in seen:
         first.setdefault(row["sample_id"], row)
     return _with_content(workspace, run, list(first.values())[:most])
+
+
+def trained_on(
+    workspace: Workspace, reference: str, sample_id: str, most: int = 4
+) -> list[tuple[RunRow, list[dict[str, Any]]]]:
+    """The runs that were trained on a sample, newest first, each with its `sample_steps`.
+
+    Args:
+        workspace: Where the runs are.
+        reference: The dataset version that the sample belongs to.
+        sample_id: Its id there.
+        most: Runs of this version that are looked into.
+    """
+    fed: list[RunRow] = []
+    for row in run_rows(workspace):
+        run = Run(workspace.runs / row.id)
+        known = row.problem is None and (run.path / "batches").is_dir()
+        if known and training_dataset(workspace, run) == reference:
+            fed.append(row)
+        if len(fed) == most:
+            break
+    found = [(row, sample_steps(Run(workspace.runs / row.id), sample_id)) for row in fed]
+    return [(row, steps) for row, steps in found if steps]
 
 
 def sample_steps(run: Run, sample_id: str) -> list[dict[str, Any]]:

@@ -67,6 +67,16 @@ def step_samples_panel(run: Run, step: int | None) -> None:
     if not rows:
         st.caption(t("run.step.none"))
         return
+    known = [row["loss"] for row in rows if row["loss"] is not None]
+    if step is not None and known:
+        st.caption(
+            t(
+                "run.step.figures",
+                count=number(len(rows)),
+                mean=number(sum(known) / len(known)),
+                most=number(max(known)),
+            )
+        )
     root = next((row["image_root"] for row in rows if row["image_root"]), None)
     wanted = [((row["images"] or [""])[0], row["image_sha256"]) for row in rows]
     shown = thumbnails(space, Path(root), wanted) if root else [None] * len(rows)

@@ -13,8 +13,11 @@ import streamlit as st
 from backend.workspace import Workspace
 from pages.widgets.diff import marked
 from pages.widgets.gallery import badge, picture
+from pages.widgets.inputs import run_label
 from pages.widgets.lineage_view import lineage_html
+from pages.widgets.states import switch_link
 from pages.widgets.text import number, t
+from store.batches import trained_on
 from store.datasets import STATISTIC_PREFIX, dataset_row
 from store.lineage import LineageStep, lineage
 from store.samples import similar_samples
@@ -24,6 +27,7 @@ from store.verdicts import VERDICTS, Verdict, add_verdict, verdicts
 VERDICT_ICONS: dict[Verdict, str] = {"good": "thumb_up", "bad": "thumb_down", "unsure": "help"}
 _KEYS: dict[Verdict, str] = {"good": "G", "bad": "B", "unsure": "U"}
 _LARGE = 900
+_STEPS = 6
 _REASON = re.compile(r"(\S+) (-?[\d.e+-]+|nan) (<=|>=|<|>|in) (.+)")
 
 Row = Mapping[str, Any]
@@ -109,6 +113,27 @@ def detail(workspace: Workspace, reference: str, row: Row) -> None:
         )
         if table := statistics_html(row, steps):
             st.html(table)
+        training(workspace, reference, row["sample_id"])
+
+
+def training(workspace: Workspace, reference: str, sample_id: str) -> None:
+    """The steps that trained on the sample, each a click away from its batch."""
+    st.html(f'<div class="sl-label">{escape(t("samples.trained"))}</div>')
+    found = trained_on(workspace, reference, sample_id)
+    if not found:
+        st.html(_quiet(t("samples.trained.none")))
+    for run, steps in found:
+        st.html(escape(run_label(run)))
+        with st.container(horizontal=True, key=f"trained-{run.id}"):
+            for step in steps[:_STEPS]:
+                switch_link(
+                    "pages/runs.py",
+                    t("samples.trained.step", step=number(step["step"]), loss=number(step["loss"])),
+                    ":material/show_chart:",
+                    {"run": run.id, "view": "samples", "step": str(step["step"])},
+                )
+        if len(steps) > _STEPS:
+            st.caption(t("samples.trained.more", n=len(steps) - _STEPS))
 
 
 def texts_html(row: Row, steps: list[LineageStep]) -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from backend.errors import InputError, UsageError
+from backend.files import append_line
 from backend.runs import Run, State
 from backend.supervisor import delete
 from backend.workspace import Workspace
@@ -73,6 +76,24 @@ def test_the_log_can_be_searched_and_stays_text(busy, monkeypatch):
 def test_health_names_the_steps_to_look_at(busy, monkeypatch):
     app = visit("runs", busy, monkeypatch, run=FAILED, view="health")
     assert any("not a finite number" in one.value for one in app.error)
+
+
+def test_a_spike_is_a_click_away_from_the_samples_of_its_batch(tmp_path: Path, monkeypatch):
+    space = empty(tmp_path / "spike")
+    run = add_run(space, "20261124-080000-pretrain-feed", State.SUCCEEDED)
+    for step in range(1, 201):
+        loss = 40.0 if step == 120 else 2.0 + 0.01 * (step % 7)
+        append_line(run.metrics_path, {"step": step, "loss": loss, "attempt": 1})
+    rows = {"step": [119, 120], "sample_id": ["calm", "wild"], "loss": [2.0, 40.0],
+            "attempt": [1, 1]}  # fmt: skip
+    (run.path / "batches").mkdir()
+    pq.write_table(pa.table(rows), run.path / "batches" / "part-00000.parquet")
+    app = visit("runs", space, monkeypatch, run=run.id, view="health")
+    [button] = [one for one in app.button if str(one.key).startswith(f"step-{run.id}-loss_spike")]
+    sound(button.click().run())
+    assert "wild" in markup(app)
+    assert "calm" not in markup(app)
+    assert app.query_params["step"] in ("120", ["120"])
 
 
 def test_configuration_shows_what_differs(busy, monkeypatch):

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from backend.files import write_json
+from backend.files import append_line, write_json
 from backend.synthesis.datasets import samples_schema, write_dataset
 from backend.workspace import Settings, Workspace
 from store.samples import Filters, sample_ids
@@ -114,7 +114,9 @@ def test_hostile_text_stays_text(tmp_path: Path, monkeypatch):
     assert not any("**bold**" in str(label) for label in labels)
 
 
-def test_a_step_shows_its_batch_with_losses(tmp_path: Path, monkeypatch):
+def test_a_sample_leads_to_the_steps_that_trained_it_and_a_step_to_its_samples(
+    tmp_path: Path, monkeypatch
+):
     space = make_seeded(tmp_path, 0)
     add_seed(space)
     prepared = make_run(space, "prepare", "1-prepare", dataset="seed/v1")
@@ -122,16 +124,19 @@ def test_a_step_shows_its_batch_with_losses(tmp_path: Path, monkeypatch):
     write_json(prepared.artifacts / "prepared.json", {"dataset": "seed/v1", "image_root": root})
     run = make_run(space, "pretrain", "2-pretrain", data="1-prepare")
     (run.path / "batches").mkdir()
-    rows = {"step": [7, 7], "sample_id": [sample_id(0), sample_id(1)], "loss": [1.5, 4.0],
-            "attempt": [1, 1]}  # fmt: skip
+    rows = {"step": [7, 7, 9], "sample_id": [sample_id(0), sample_id(1), sample_id(0)],
+            "loss": [1.5, 4.0, 1.25], "attempt": [1, 1, 1]}  # fmt: skip
     pq.write_table(pa.table(rows), run.path / "batches" / "part-0.parquet")
-    app = visit("samples", space, monkeypatch, run=run.id, step="7")
-    assert cards(app) == 2
-    assert "highest 4" in words(app)
-    assert markup(app).index("loss 4") < markup(app).index("loss 1.50")
-    empty = visit("samples", space, monkeypatch, run=run.id, step="x")
-    assert "Nothing was written down" in words(empty)
-    assert visit("samples", space, monkeypatch, run="nobody", step="1").error
+    append_line(run.metrics_path, {"step": 9, "loss": 2.0})
+    card = visit("samples", space, monkeypatch, dataset="seed/v1", sample=sample_id(0))
+    links = {link.proto.label: link.proto.query_string for link in card.get("page_link")}
+    assert links["Step 9: loss 1.25"] == f"run={run.id}&view=samples&step=9"
+    batch = visit("runs", space, monkeypatch, run=run.id, view="samples", step="7")
+    assert "2 samples, mean loss 2.75, highest 4" in words(batch)
+    assert markup(batch).index("Loss 4") < markup(batch).index("Loss 1.50")
+    assert "No training run" in markup(
+        visit("samples", space, monkeypatch, dataset="seed/v1", sample=sample_id(2))
+    )
 
 
 def test_words_of_a_question_lead_to_the_samples_most_like_it(workspace, monkeypatch):

@@ -7,8 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from backend.assets import ASSETS
 from backend.cli.output import add_json, opened, print_json, print_table, say
 from backend.environment import checks, concerns, not_ready, readiness
+from backend.environment.checking import Check, gib
 from backend.errors import UsageError
 from backend.messages import LANGUAGES, message
 from backend.synthesis.importing import import_directory
@@ -72,7 +74,8 @@ def _check(arguments: argparse.Namespace) -> int:
     found = checks(workspace)
     ready = readiness(found, profile)
     if arguments.json:
-        print_json({"readiness": asdict(ready), "checks": [asdict(check) for check in found]})
+        listed = [asdict(check) | _asset_facts(workspace, check) for check in found]
+        print_json({"readiness": asdict(ready), "checks": listed})
         return 0 if ready.ready else 1
     rows = [
         [check.state, message(f"check.{check.name}.title"), check.found or "-", check.needed or "-"]
@@ -82,6 +85,9 @@ def _check(arguments: argparse.Namespace) -> int:
     print_table(["state", "what", "found", "needed"], rows)
     for check in not_ready(found, profile):
         say(f"{check.state}: {message(f'check.{check.name}.title')}")
+        if facts := _asset_facts(workspace, check):
+            size = gib(facts["full_size"]) if facts["full_size"] else "-"
+            say(f"  {facts['path']}  ({facts['source']}, {size})")
         say(f"  {message(f'check.{check.name}.remedy')}")
         if check.remedy is not None:
             verb = {"fetch": "run fetch -p asset=", "install": "run install -p package="}
@@ -90,6 +96,15 @@ def _check(arguments: argparse.Namespace) -> int:
             say(f"  {start}{check.remedy.value}")
     say(f"{'ready' if ready.ready else 'not ready'} for {profile}")
     return 0 if ready.ready else 1
+
+
+def _asset_facts(workspace: Workspace, check: Check) -> dict[str, Any]:
+    """Of an asset's check, where the asset belongs, its official name, and its bytes when known."""
+    asset = ASSETS.get(check.name.removeprefix("asset_"))
+    if check.group != "assets" or asset is None:
+        return {}
+    path = str(workspace.asset(asset.name))
+    return {"path": path, "source": asset.source, "full_size": asset.size}
 
 
 def _import(arguments: argparse.Namespace) -> int:

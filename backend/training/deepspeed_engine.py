@@ -7,7 +7,7 @@ The settings are those of the kit's files, with whole numbers where these say "a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import chdir, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import deepspeed
 import torch
 from torch import Tensor, nn
 
+from backend.errors import InputError
 from backend.mgm.modeling import MGMGemmaForCausalLM
 from backend.training.engine import LossModel
 from backend.training.loss import Loss
@@ -97,7 +98,15 @@ class DeepSpeedEngine:
 
     def load(self, folder: Path) -> None:
         """See `Engine`."""
-        self.engine.load_checkpoint(str(folder), tag=TAG, load_module_strict=False)
+        # DeepSpeed looks for its files by a pattern, and a folder's name may hold its signs.
+        with chdir(folder):
+            found, _ = self.engine.load_checkpoint(".", tag=TAG, load_module_strict=False)
+        if found is None:
+            raise InputError(
+                "DeepSpeed finds no states in this checkpoint.",
+                place=str(folder),
+                remedy="Remove the checkpoint, and resume from the one before.",
+            )
 
     def weights(self) -> dict[str, Tensor] | None:
         """See `Engine`; under ZeRO-3 every process takes part, and all get them."""

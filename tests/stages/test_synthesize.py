@@ -69,7 +69,7 @@ def faulty_workspace(root: Path) -> Workspace:
 
 @pytest.fixture(scope="module")
 def space(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    return faulty_workspace(tmp_path_factory.mktemp("faulty"))
+    return faulty_workspace(tmp_path_factory.mktemp("fault*y[1]"))
 
 
 @pytest.fixture(scope="module")

@@ -11,4 +11,4 @@ from tests.training.small import make_workspace
 @pytest.fixture(scope="session")
 def space(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """The tiny model and 24 samples."""
-    return make_workspace(tmp_path_factory.mktemp("training"))
+    return make_workspace(tmp_path_factory.mktemp("train*ing[1]"))

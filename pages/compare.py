@@ -9,8 +9,9 @@ import pyarrow as pa
 import streamlit as st
 
 from backend.errors import SynthLoopError
-from backend.evaluation.comparison import Metric, contract_differences, sentence
+from backend.evaluation.comparison import sentence
 from backend.evaluation.evidence import Evaluated, parameter_differences
+from backend.evaluation.scores import Metric, category_name, contract_differences, metric_entry
 from backend.memory.health import describe
 from backend.runs import Run
 from backend.workspace import Workspace
@@ -26,7 +27,6 @@ from pages.widgets.score_charts import (
     CategoryRow,
     dumbbell,
 )
-from pages.widgets.scores import metric_entry
 from pages.widgets.states import empty, failed, switch_link
 from pages.widgets.tables import data_table
 from pages.widgets.text import escape, language, t, workspace
@@ -191,16 +191,26 @@ def choose_pair(
                 on_change=keep("against", run_id, _first_page),
                 width=320,
             )
-        restore("metric", metrics, metrics[0])
+        usual = _most_telling(metrics, baseline)
+        restore("metric", metrics, usual)
         metric = st.segmented_control(
             t("compare.metric"),
             metrics,
             required=True,
             format_func=lambda name: t(f"evaluation.metric.{name}"),
             key="metric",
-            on_change=keep("metric", metrics[0], _first_page),
+            on_change=keep("metric", usual, _first_page),
         )
     return by_id[run_id], metric
+
+
+def _most_telling(metrics: list[Metric], one: Compared) -> Metric:
+    """The first metric with more than one category: a plot by category of one tells nothing."""
+    scores = one.evaluation.scores if one.evaluation else {}
+    for metric in metrics:
+        if len((metric_entry(scores, metric) or {}).get("categories") or {}) > 1:
+            return metric
+    return metrics[0]
 
 
 def by_category(
@@ -228,7 +238,7 @@ def category_rows(pairs: pa.Table) -> list[CategoryRow]:
         groups[row["category"]].append((row["candidate"], row["baseline"]))
     return [
         CategoryRow(
-            known_text(f"category.{name}", name),
+            category_name(name, language()),
             100 * sum(ours for ours, _ in scores) / len(scores),
             100 * sum(theirs for _, theirs in scores) / len(scores),
             len(scores),

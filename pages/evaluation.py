@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from backend.evaluation.comparison import METRICS
+from backend.evaluation.scores import METRICS, category_name, contract_text, metric_entry
 from backend.runs import Run, State
 from backend.workspace import Workspace
 from pages.widgets.colors import run_color
@@ -16,11 +16,10 @@ from pages.widgets.live import live
 from pages.widgets.question_card import live_card, question_card
 from pages.widgets.run_view import run_view
 from pages.widgets.score_charts import CONFIG, category_bars
-from pages.widgets.scores import contract_text, metric_entry, score_metric
+from pages.widgets.scores import score_metric
 from pages.widgets.states import empty, switch_link
-from pages.widgets.text import duration, escape, t, workspace
+from pages.widgets.text import duration, escape, language, t, workspace
 from pages.widgets.url import keep, restore
-from pages.widgets.words import known_text
 from store.answers import Score, latest_answers, question_page, run_scores
 from store.runs import RunRow, run_row, run_rows
 from store.thumbnails import question_thumbnails
@@ -137,7 +136,7 @@ def results(space: Workspace, run: Run, scores: list[Score]) -> None:
         label_visibility="collapsed",
     )
     score = by_name[name]
-    st.caption(escape(contract_text(score.contract)))
+    st.caption(escape(contract_text(score.contract, language())))
     categories(run, score)
     questions(space, run, score)
 
@@ -147,9 +146,8 @@ def categories(run: Run, score: Score) -> None:
     if len(score.categories) < 2:
         return
     st.subheader(t("evaluation.categories"))
-    figure = category_bars(
-        score.categories, score.score, run_color(run.id), t("evaluation.score_axis")
-    )
+    named = {category_name(name, language()): one for name, one in score.categories.items()}
+    figure = category_bars(named, score.score, run_color(run.id), t("evaluation.score_axis"))
     st.plotly_chart(figure, config=CONFIG, key=f"categories-{score.benchmark}")
 
 
@@ -172,7 +170,7 @@ def questions(space: Workspace, run: Run, score: Score) -> None:
             t("evaluation.category"),
             names,
             format_func=lambda name: (
-                known_text(f"category.{name}", name) if name else t("evaluation.all")
+                category_name(name, language()) if name else t("evaluation.all")
             ),
             key="category",
             on_change=keep("category", "", _first_page),

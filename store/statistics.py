@@ -17,6 +17,7 @@ from store.runs import run_rows
 
 Floats = NDArray[np.float64]
 _NUMBERS = ("n_words", "width", "height")
+_MEASURED_ANEW = ("stat_image_width", "stat_image_height")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def histograms(
             into the outermost bins.
     """
     opened = open_dataset(workspace, reference)
-    names = (*_NUMBERS, *opened.statistics)
+    names = _names(opened.statistics)
     ours = _numbers(opened.table, names, "kept")
     theirs = _known_of(workspace, against, names) if against else {}
     before = _numbers(opened.table, names, "true")
@@ -70,6 +71,12 @@ def histograms(
             found.append(_histogram(name, ours[name], other, source, bins))
     found.sort(key=lambda histogram: -histogram.shift)
     return found[:most]
+
+
+def _names(statistics: tuple[str, ...]) -> tuple[str, ...]:
+    """Every figure once: some operators measure anew what the table has as a column."""
+    own = [name for name in statistics if name not in _MEASURED_ANEW]
+    return (*_NUMBERS, *own)
 
 
 def spread(workspace: Workspace, reference: str) -> dict[str, tuple[float, float]]:

@@ -6,15 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from backend.errors import InputError
+from backend.evaluation.scores import Metric
 from backend.evaluation.statistics import Comparison, compare_binary, compare_graded
 from backend.messages import message
-
-Metric = Literal["textvqa", "mmbench", "mmbench_vlmeval"]
-METRICS: tuple[Metric, ...] = ("textvqa", "mmbench", "mmbench_vlmeval")
-_CONTRACT_FIELDS = ("sha256", "prompt", "ocr_tokens", "scorer", "limit", "max_new_tokens", "dtype")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +99,6 @@ def compare(paired: list[Pair], metric: Metric) -> Comparison:
     if metric == "textvqa":
         return compare_graded(ours, theirs, [pair.cluster for pair in paired])
     return compare_binary([score == 1 for score in ours], [score == 1 for score in theirs])
-
-
-def contract_differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
-    """Fields in which two contracts (of scores.json) differ; empty when the scores compare."""
-    return [field for field in _CONTRACT_FIELDS if ours.get(field) != theirs.get(field)]
 
 
 def sentence(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections import Counter
 from typing import Any
 
 from backend.evaluation.comparison import Pair
@@ -48,7 +49,7 @@ def make_cards(
         facts = [
             (candidate, ours["answer"]),
             (baseline, theirs["answer"]),
-            (message("document.gold", language), _gold(ours["gold"])),
+            (message("document.gold", language), gold_text(ours["gold"])),
         ]
         if ours["options"]:
             options = json.loads(ours["options"])
@@ -68,12 +69,18 @@ def _telling_row(pair: Pair) -> tuple[dict[str, Any], dict[str, Any]]:
     )
 
 
-def _gold(value: str) -> str:
-    """The right letter, or what people said, the most frequent first."""
+def gold_answers(value: str) -> list[tuple[str, int]]:
+    """The right letter, or what people said, the most frequent first; each with how often."""
     gold = json.loads(value)
     if not isinstance(gold, list):
-        return str(gold)
-    return ", ".join(sorted(set(gold), key=lambda said: (-gold.count(said), said)))
+        return [(str(gold), 1)]
+    counts = Counter(str(said) for said in gold)
+    return sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+
+
+def gold_text(value: str) -> str:
+    """`gold_answers` in one line."""
+    return ", ".join(f"{said} ×{n}" if n > 1 else said for said, n in gold_answers(value))
 
 
 def data_uri(picture: bytes) -> str | None:

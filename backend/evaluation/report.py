@@ -11,15 +11,7 @@ from typing import Any, Literal
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from backend.errors import UsageError
-from backend.evaluation.comparison import (
-    METRICS,
-    Metric,
-    Pair,
-    compare,
-    contract_differences,
-    pairs,
-    sentence,
-)
+from backend.evaluation.comparison import Pair, compare, pairs, sentence
 from backend.evaluation.evidence import (
     Evaluated,
     distinct_labels,
@@ -34,6 +26,14 @@ from backend.evaluation.figures import (
     dot_chart,
     line_chart,
     swatch,
+)
+from backend.evaluation.scores import (
+    METRICS,
+    Metric,
+    category_name,
+    contract_differences,
+    contract_text,
+    metric_entry,
 )
 from backend.evaluation.statistics import relative_score
 from backend.messages import message
@@ -214,8 +214,8 @@ class _Writer:
         for metric in METRICS:
             row_dots = []
             for run in self.runs:
-                entry = _metric_entry(run.scores, metric)
-                if entry is None or entry["score"] is None:
+                entry = metric_entry(run.scores, metric)
+                if entry is None:
                     continue
                 low, high = entry["interval"]
                 row_dots.append(Dot(self.colors[run.run_id], entry["score"], low, high))
@@ -227,22 +227,12 @@ class _Writer:
                         "interval": f"{low:.1f} – {high:.1f}",
                         "n": f"{entry['n']:,}",
                         "missing": f"{entry['missing']:,}",
-                        "contract": self._contract(entry["contract"]),
+                        "contract": contract_text(entry["contract"], self.language),
                     }
                 )
             if row_dots:
                 dots.append((self.t(f"evaluation.metric.{metric}"), row_dots))
         return {"scores": rows, "scores_figure": dot_chart(dots, self.t("document.scores"))}
-
-    def _contract(self, contract: dict[str, Any]) -> str:
-        limit = contract["limit"]
-        values = {
-            **{name: str(value) for name, value in contract.items()},
-            "ocr_tokens": self.t("document.yes" if contract["ocr_tokens"] else "document.no"),
-            "limit": self.t("document.all") if limit is None else f"{limit:,}",
-            "sha256": contract["sha256"][:12],
-        }
-        return self.t("document.contract.text", **values)
 
     def categories(self) -> list[dict[str, Any]]:
         """Tables of accuracy by category, one a benchmark and level."""
@@ -262,7 +252,7 @@ class _Writer:
                 known = [entry.get(name) for entry in entries]
                 rows.append(
                     {
-                        "name": name,
+                        "name": category_name(name, self.language),
                         "n": max(value["n"] for value in known if value),
                         "cells": [f"{value['score']:.1f}" if value else "–" for value in known],
                     }
@@ -272,7 +262,7 @@ class _Writer:
                     for run, value in zip(self.runs, known, strict=True)
                     if value
                 ]
-                dots.append((name, row_dots))
+                dots.append((category_name(name, self.language), row_dots))
             title = self.t(f"document.categories.{key}")
             tables.append({"name": title, "rows": rows, "figure": dot_chart(dots, title)})
         return tables
@@ -380,22 +370,6 @@ class _Writer:
             for run in self.runs
             if commands.get(run.run_id)
         ]
-
-
-def _metric_entry(scores: dict[str, Any], metric: Metric) -> dict[str, Any] | None:
-    """The entry of scores.json that holds a metric, as score, interval, n, missing, contract."""
-    if metric != "mmbench_vlmeval":
-        return scores.get(metric)
-    entry = scores.get("mmbench")
-    if entry is None or entry.get("vlmeval_score") is None:
-        return None
-    contract = {**entry["contract"], "scorer": "mmbench-vlmeval-circular"}
-    return {
-        **entry,
-        "score": entry["vlmeval_score"],
-        "interval": entry["vlmeval_interval"],
-        "contract": contract,
-    }
 
 
 def _number(value: float | None) -> str:

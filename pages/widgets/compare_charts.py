@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from backend.evaluation.comparison import Metric
+from backend.evaluation.scores import Metric, metric_entry
 from backend.workspace import Workspace
 from pages.widgets.colors import run_color
 from pages.widgets.comparisons import known_metrics
 from pages.widgets.score_charts import CONFIG, Cost, cost_scatter, loss_curves
-from pages.widgets.scores import metric_entry
 from pages.widgets.text import t
 from pages.widgets.url import keep, restore
 from store.compared import Compared

@@ -9,12 +9,12 @@ from typing import Any
 import streamlit as st
 
 from backend.errors import UsageError
-from backend.evaluation.comparison import METRICS, Metric, Pair, compare
+from backend.evaluation.comparison import Pair, compare
+from backend.evaluation.scores import METRICS, Metric, contract_text, metric_entry
 from backend.evaluation.statistics import Comparison
 from backend.runs import Run
 from backend.workspace import Workspace
-from pages.widgets.scores import contract_text, metric_entry
-from pages.widgets.text import duration, gib, number, t
+from pages.widgets.text import duration, gib, language, number, t
 from store.answers import paired_answers
 from store.compared import Compared
 from store.connection import fingerprint
@@ -129,7 +129,7 @@ def _difference(result: Comparison) -> str:
 
 def contract_of(entry: dict[str, Any]) -> str:
     """The entry's contract in words."""
-    return contract_text(entry.get("contract") or {})
+    return contract_text(entry.get("contract") or {}, language())
 
 
 def _line(name: str, cells: Sequence[str]) -> str:

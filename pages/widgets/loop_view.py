@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from backend.errors import SynthLoopError
-from backend.evaluation.comparison import Metric
+from backend.evaluation.scores import Metric, metric_entry
 from backend.files import read_json
 from backend.runs import Run, State
 from backend.workspace import Workspace
@@ -18,7 +18,7 @@ from pages.widgets.colors import icon
 from pages.widgets.forms import stage_form
 from pages.widgets.live import live
 from pages.widgets.run_view import run_view
-from pages.widgets.scores import metric_entry, score_metric
+from pages.widgets.scores import score_metric
 from pages.widgets.states import switch_link
 from pages.widgets.text import clock, duration, html, left, t, workspace
 from pages.widgets.url import keep, restore

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from backend.errors import SynthLoopError
+from backend.errors import SynthLoopError, UsageError
+from backend.evaluation.statistics import relative_score
 from backend.files import read_json
 from backend.runs import Run, State
 from backend.workspace import Workspace
@@ -82,13 +83,14 @@ def baseline_of(rows: list[RunRow]) -> RunRow | None:
 
 def ratio(row: RunRow, baseline: RunRow) -> float | None:
     """The challenge's score: the mean over both benchmarks of score by baseline score."""
-    parts = []
-    for name in BENCHMARKS:
-        own, base = row.score(name), baseline.score(name)
-        if own is None or not base:
-            return None
-        parts.append(own / base)
-    return sum(parts) / len(parts)
+    ours, theirs = (
+        {name: score for name in BENCHMARKS if (score := one.score(name)) is not None}
+        for one in (row, baseline)
+    )
+    try:
+        return relative_score(ours, theirs)
+    except UsageError:
+        return None
 
 
 def phases(now: Standing) -> list[Phase]:

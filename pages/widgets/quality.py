@@ -11,7 +11,6 @@ from backend.workspace import Workspace
 from pages.widgets.sample_card import figure, statistic_name
 from pages.widgets.score_charts import CONFIG, quality
 from pages.widgets.text import t
-from pages.widgets.words import known_text
 from store.datasets import DatasetRow, seed_of
 from store.statistics import Histogram, histograms
 
@@ -65,10 +64,7 @@ def _grid(found: list[Histogram], reference: str) -> None:
     with st.container(key="gallery-histograms"):
         for histogram in found:
             with st.container(border=True, key=f"histogram-{histogram.name}"):
-                name = known_text(
-                    f"synthesis.statistic.{histogram.name.removeprefix('stat_')}",
-                    statistic_name(histogram.name),
-                )
+                name = statistic_name(histogram.name)
                 theirs = histogram.compared_with or ""
                 if theirs == reference:
                     theirs = t("synthesis.before_dropping")

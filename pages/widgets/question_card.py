@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from backend.evaluation.examples import gold_answers, gold_text
+from backend.evaluation.scores import category_name
 from pages.widgets.gallery import badge, picture
-from pages.widgets.text import t
-from pages.widgets.words import known_text
+from pages.widgets.text import language, t
 from store.thumbnails import Thumbnail
 
 _OUTCOMES = {"right": "check", "partly": "contrast", "wrong": "close"}
@@ -25,7 +26,7 @@ def question_card(row: Mapping[str, Any], shown: Thumbnail) -> str:
     ]
     marks = [badge(t(f"evaluation.outcome.{outcome}"), _OUTCOMES[outcome], f"sl-{outcome}")]
     if row["category"]:
-        marks.append(badge(known_text(f"category.{row['category']}", row["category"])))
+        marks.append(badge(category_name(row["category"], language())))
     return _card(row, shown, marks, facts) + prompt_html(row["prompt"])
 
 
@@ -58,19 +59,9 @@ def outcome_of(score: float) -> str:
     return "right" if score >= 1 else "wrong" if score <= 0 else "partly"
 
 
-def gold_text(value: str) -> str:
-    """The right letter, or what people said, the most frequent first with how often."""
-    gold = json.loads(value)
-    if not isinstance(gold, list):
-        return str(gold)
-    counts = {said: gold.count(said) for said in gold}
-    order = sorted(counts, key=lambda said: (-counts[said], said))
-    return ", ".join(f"{said} ×{counts[said]}" if counts[said] > 1 else said for said in order)
-
-
 def answer_words(row: Mapping[str, Any]) -> str:
     """The right answer as text: of a choice, its words and not its letter."""
-    gold = gold_text(row["gold"])
+    gold = gold_answers(row["gold"])[0][0]
     options = json.loads(row["options"]) if row["options"] else {}
     return str(options.get(gold, gold))
 

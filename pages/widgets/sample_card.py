@@ -17,6 +17,7 @@ from pages.widgets.inputs import run_label
 from pages.widgets.lineage_view import lineage_html
 from pages.widgets.states import switch_link
 from pages.widgets.text import number, t
+from pages.widgets.words import known_text
 from store.batches import trained_on
 from store.datasets import STATISTIC_PREFIX, dataset_row
 from store.lineage import LineageStep, lineage
@@ -77,8 +78,8 @@ def question_text(row: Row) -> str:
 
 def statistic_name(column: str) -> str:
     """The statistic's name as a person reads it."""
-    key = f"samples.column.{column}"
-    return t(key) if column in ("n_words", "width", "height") else _bare(column).replace("_", " ")
+    bare = _bare(column)
+    return known_text(f"synthesis.statistic.{bare}", bare.replace("_", " "))
 
 
 def figure(value: float) -> str:
@@ -159,7 +160,7 @@ def statistics_html(row: Row, steps: list[LineageStep]) -> str:
     if not values:
         return ""
     lines = [
-        f'<tr><td>{escape(name.replace("_", " "))}</td><td class="sl-number">{figure(value)}</td>'
+        f'<tr><td>{escape(statistic_name(name))}</td><td class="sl-number">{figure(value)}</td>'
         f'<td class="sl-number">{escape(limits[name][0]) if name in limits else "–"}</td>'
         f"<td>{escape(limits[name][1]) if name in limits else ''}</td></tr>"
         for name, value in values.items()
@@ -221,7 +222,7 @@ def _facts(row: Row) -> str:
         t("samples.source"): row["source_id"],
         t("samples.file"): ", ".join(row["images"] or []),
         t("samples.size"): size,
-        t("samples.column.n_words"): row["n_words"],
+        statistic_name("n_words"): row["n_words"],
     }
     lines = [
         f"<tr><td class='sl-label'>{escape(name)}</td><td>{escape(str(value))}</td></tr>"

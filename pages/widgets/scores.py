@@ -6,26 +6,8 @@ from typing import Any
 
 import streamlit as st
 
-from backend.evaluation.comparison import Metric
-from pages.widgets.text import escape, t
-
-
-def metric_entry(scores: dict[str, Any], metric: Metric) -> dict[str, Any] | None:
-    """The part of scores.json that holds a metric, with score, interval, n and contract."""
-    entry = scores.get("mmbench" if metric == "mmbench_vlmeval" else metric)
-    if not isinstance(entry, dict) or entry.get("score") is None:
-        return None
-    if metric != "mmbench_vlmeval":
-        return entry
-    if entry.get("vlmeval_score") is None:
-        return None
-    return {
-        **entry,
-        "score": entry["vlmeval_score"],
-        "interval": entry.get("vlmeval_interval"),
-        "categories": entry.get("vlmeval_categories") or {},
-        "contract": {**(entry.get("contract") or {}), "scorer": "mmbench-vlmeval-circular"},
-    }
+from backend.evaluation.scores import Metric, contract_text
+from pages.widgets.text import escape, language, t
 
 
 def score_metric(metric: Metric, entry: dict[str, Any]) -> None:
@@ -35,7 +17,7 @@ def score_metric(metric: Metric, entry: dict[str, Any]) -> None:
     st.metric(
         t(f"evaluation.metric.{metric}"),
         f"{entry['score']:.1f}",
-        help=escape(contract_text(entry.get("contract") or {})),
+        help=escape(contract_text(entry.get("contract") or {}, language())),
         border=True,
         width=280,
         delta=known if count is None else t("evaluation.of_n", interval=known, n=f"{count:,}"),
@@ -49,19 +31,3 @@ def interval_text(interval: tuple[float, float] | None) -> str:
     if interval is None:
         return t("evaluation.interval.unknown")
     return t("evaluation.interval", low=f"{interval[0]:.1f}", high=f"{interval[1]:.1f}")
-
-
-def contract_text(contract: dict[str, Any]) -> str:
-    """Under which conditions the score was measured; what is not known is a dash."""
-    limit = contract.get("limit")
-    known = {
-        name: "–" if contract.get(name) is None else str(contract[name])
-        for name in ("scorer", "file", "sha256", "prompt", "dtype", "max_new_tokens")
-    }
-    known["sha256"] = known["sha256"][:12]
-    return t(
-        "document.contract.text",
-        **known,
-        ocr_tokens=t("document.yes" if contract.get("ocr_tokens") else "document.no"),
-        limit=t("document.all") if limit is None else f"{limit:,}",
-    )

@@ -7,13 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from backend.evaluation.benchmarks import mmbench_tasks, textvqa_tasks
-from backend.evaluation.comparison import (
-    compare,
-    contract_differences,
-    pairs,
-    read_questions,
-    sentence,
-)
+from backend.evaluation.comparison import compare, pairs, read_questions, sentence
 from backend.evaluation.results import (
     QUESTION_COLUMNS,
     Contract,
@@ -22,6 +16,7 @@ from backend.evaluation.results import (
     textvqa_result,
     write_questions,
 )
+from backend.evaluation.scores import contract_differences
 from tests.evaluation.samples import make_benchmarks, write_lines
 
 CONTRACT = Contract("q.jsonl", "00", "kit", True, "textvqa-evalai", None, "float32", 128)

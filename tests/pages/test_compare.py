@@ -86,3 +86,11 @@ def test_one_run_alone_asks_for_another(workspace, monkeypatch):
     app = visit("compare", workspace, monkeypatch)
     sound(app.multiselect(key="runs").set_value([BASELINE]).run())
     assert "at least two" in words(app)
+
+
+def test_the_plot_by_category_opens_on_a_benchmark_that_has_some(workspace, monkeypatch):
+    path = workspace.runs / BASELINE / "artifacts" / "scores.json"
+    counts = {name: len(entry["categories"]) for name, entry in read_json(path).items()}
+    assert counts["textvqa"] == 1 < counts["mmbench"]
+    app = visit("compare", workspace, monkeypatch)
+    assert app.button_group(key="metric").value == "mmbench"

@@ -7,7 +7,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from backend.evaluation.comparison import METRICS, pairs, read_questions
+from backend.evaluation.comparison import pairs, read_questions
+from backend.evaluation.scores import METRICS
 from backend.runs import Run
 from backend.workspace import Workspace
 from store.answers import (

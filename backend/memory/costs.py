@@ -27,6 +27,8 @@ BUCKET = 500_000_000
 """Values in one of DeepSpeed's gradient buckets (its default, and what the kit's file gets)."""
 MAX_LIVE = 1_000_000_000
 """Values that ZeRO-3 gathers at once, at most (DeepSpeed's default)."""
+SUB_GROUP = 1_000_000_000
+"""Values that ZeRO-3 updates at once (DeepSpeed's default)."""
 
 STATE_BYTES = {"adamw": 8.0, "adamw_bf16": 4.0, "adamw_8bit": 2.0, "paged_adamw_8bit": 2.0}
 """Bytes of both AdamW states for one trained value, scales not counted."""
@@ -194,9 +196,11 @@ def update_bytes(shape: ModelShape, settings: MemorySettings) -> float:
     four bytes of noise and the result; bf16 states are widened, and rounded again one by one.
     """
     values = min(BUNDLE, trained_parameters(shape, settings))
+    if settings.zero_stage == 3:
+        return float(FULL * min(SUB_GROUP, trained_parameters(shape, settings) / settings.devices))
     if settings.zero_stage:
-        # DeepSpeed updates its whole flat part at once: its gradients in fp32.
-        return FULL * trained_parameters(shape, settings) / settings.devices
+        # DeepSpeed updates its whole flat part at once: its gradients flat, and those in fp32.
+        return (HALF + FULL) * trained_parameters(shape, settings) / settings.devices
     if settings.precision == "fp32":
         each = 0
     elif settings.precision == "fp32_master":

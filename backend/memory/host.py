@@ -21,25 +21,27 @@ def host_bytes(shape: ModelShape, settings: MemorySettings) -> float:
         total += costs.HALF * shape.parameters
     if settings.offload == "none":
         return total
-    if settings.zero_stage == 3:
-        # An fp32 master, two fp32 states and an fp32 gradient of each trained value.
-        total += 16.0 * costs.trained_parameters(shape, settings)
-    else:
-        total += settings.devices * _offloaded(shape, settings)
+    total += settings.devices * _offloaded(shape, settings)
     if settings.offload == "optimizer_parameters":
         total += costs.weight_bytes(shape, settings)
     return total
 
 
 def _offloaded(shape: ModelShape, settings: MemorySettings) -> float:
-    """What one process of ZeRO 1 or 2 keeps, as DeepSpeed's `stage_1_and_2` allocates it.
+    """What one process keeps, as DeepSpeed's `stage_1_and_2` and `stage3` allocate it.
 
-    Pinned: an fp32 master and an fp32 gradient, the half-precision copy that goes back to the
-    device, room for the largest gradient, and while micro-batches are accumulated one buffer for
-    each parameter. torch rounds a pinned block up to a power of two: for 2.52 billion values this
-    is 6 GiB more for each of the two in fp32. Pageable: two fp32 states.
+    ZeRO 1 and 2, pinned: an fp32 master and an fp32 gradient, the half-precision copy that goes
+    back to the device, room for the largest gradient, and while micro-batches are accumulated one
+    buffer for each parameter. Pageable: two fp32 states.
+    ZeRO 3, pinned: an fp32 gradient, half-precision gradients, and offloaded weights. Pageable: an
+    fp32 master and two fp32 states.
+    torch rounds a pinned block up to a power of two: for 2.52 billion values in fp32 this is 6 GiB.
     """
     trained = costs.trained_parameters(shape, settings) / settings.devices
+    if settings.zero_stage == 3:
+        weights = 2 if settings.offload == "optimizer_parameters" else 1
+        pinned = _block(costs.FULL * trained) + weights * _block(costs.HALF * trained)
+        return pinned + 3 * costs.FULL * trained
     pinned = 2 * _block(costs.FULL * trained) + _block(costs.HALF * trained)
     if settings.method == "full":
         pinned += _block(costs.HALF * shape.language.embedding_parameters)

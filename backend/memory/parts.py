@@ -22,6 +22,8 @@ STATIC = ("weights", "gradients", "optimizer")
 
 Moment = Literal["loading", "vision", "forward", "loss", "backward", "optimizer"]
 MOMENTS: tuple[Moment, ...] = ("loading", "vision", "forward", "loss", "backward", "optimizer")
+GROWING: tuple[Moment, ...] = ("vision", "forward", "loss", "backward")
+"""Moments whose worst point grows with the micro-batch."""
 GIB = 2**30
 
 

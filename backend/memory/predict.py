@@ -49,8 +49,9 @@ def predict(
     peak = max(moments, key=lambda name: moments[name])
     reserved = max(sum(point.values()) + _gaps(point) for point in worst.values())
     if settings.zero_stage:
-        # DeepSpeed copies the trained weights into one flat tensor; what it frees stays in pieces.
-        reserved += costs.HALF * costs.trained_parameters(shape, settings)
+        # DeepSpeed makes flat copies of what is trained; what it frees of them stays in pieces.
+        copies = 1 if settings.offload != "none" and settings.zero_stage < 3 else 2
+        reserved += copies * costs.HALF * costs.trained_parameters(shape, settings)
     parts = {name: round(worst[peak].get(name, 0.0)) for name in PARTS}
     parts["context"] = CONTEXT
     allocated = sum(parts[name] for name in PARTS) - CONTEXT
@@ -118,14 +119,24 @@ class _Timeline:
     def _gradients(self, share: float) -> float:
         """Gradients on the device when this share of the backward pass is done."""
         settings = self.settings
-        bucket = 2.0 * costs.HALF * min(costs.BUCKET, self.gradients / costs.HALF)
-        if settings.zero_stage >= 2:
-            held = 0.0 if settings.offload != "none" else self.gradients / settings.devices
-            return held + bucket
-        if settings.zero_stage == 1:
-            return self.gradients + bucket
+        if settings.zero_stage:
+            return self._own_gradients + self._buckets
         carried = settings.gradient_accumulation > 1
         return self.gradients if carried else self.gradients * share
+
+    @property
+    def _own_gradients(self) -> float:
+        """What a process of ZeRO keeps on the device, all devices' gradients added up."""
+        settings = self.settings
+        if settings.zero_stage == 1:
+            return self.gradients
+        return 0.0 if settings.offload != "none" else self.gradients / settings.devices
+
+    @property
+    def _buckets(self) -> float:
+        """Where ZeRO adds gradients up: two in turn, of which ZeRO-3 has one."""
+        count = 1 if self.settings.zero_stage == 3 else 2
+        return float(count * costs.HALF * min(costs.BUCKET, self.gradients / costs.HALF))
 
     def _point(self, gradients: float = 0.0, **more: float) -> Bytes:
         """A point of the timeline: what is always there, gradients, and more."""
@@ -152,8 +163,11 @@ class _Timeline:
         if self.how.untied_loading:
             weights += costs.HALF * self.shape.language.embedding_parameters
         packing = self._one_linear if self.settings.method == "qlora" else 0.0
-        if self.settings.zero_stage:
-            packing += costs.HALF * costs.trained_parameters(self.shape, self.settings)
+        trained = costs.trained_parameters(self.shape, self.settings)
+        if self.settings.zero_stage and self.settings.offload != "optimizer_parameters":
+            packing += costs.HALF * trained
+        if self.settings.zero_stage and self.settings.offload == "none":
+            packing += (costs.HALF + costs.FULL) * trained / self.settings.devices
         return {"weights": weights, "temporary": packing}
 
     @property
@@ -263,6 +277,9 @@ class _Timeline:
         if settings.loss_chunk:
             # The matrix's gradient grows chunk by chunk.
             one_more = 0.0 if self.in_place else self.head_gradient
+            if settings.zero_stage > 1:
+                # Its sum is not among the gradients before it is added up with other devices'.
+                one_more += self.head_gradient
             slopes = logits * min(1.0, 8 / self.how.chunk_bytes)
         else:
             one_more = self.head_gradient
@@ -327,6 +344,8 @@ class _Timeline:
     def _optimizer(self) -> Bytes:
         """No activations; an update in fp32 of what is updated at once."""
         point = self._point(1.0)
+        if self.settings.zero_stage in (1, 2):
+            point["gradients"] = self._own_gradients
         point["temporary"] = 0.0
         if self.settings.offload == "none":
             point["temporary"] = costs.update_bytes(self.shape, self.settings)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from backend.files import append_line, read_lines
-from backend.memory.parts import STATIC, Prediction
+from backend.memory.parts import GROWING, STATIC, Moment, Prediction
 from backend.workspace import Workspace
 
 FILE = "probes.jsonl"
 LIMITS = (0.5, 2.0)
-"""A larger correction would hide a mistake instead of a difference between devices."""
+"""A probe beyond them corrects nothing: that would hide a mistake, not a difference of devices."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Correction:
 
     Attributes:
         factor: For `predict`; 1.0 when nothing was measured.
-        count: Probes behind it.
+        count: Probes behind it; those beyond `LIMITS` are not.
         device: The device's name; None when there is none.
     """
 
@@ -54,16 +55,38 @@ def correction(workspace: Workspace, device: str | None) -> Correction:
     ratios = [
         float(probe["ratio"])
         for probe in read_lines(path)
-        if probe.get("device") == device and isinstance(probe.get("ratio"), int | float)
+        if probe.get("device") == device
+        and isinstance(probe.get("ratio"), int | float)
+        and usable(probe["ratio"])
     ]
     if not ratios:
         return Correction(device=device)
+    return Correction(statistics.median(ratios), len(ratios), device)
+
+
+def usable(ratio: float) -> bool:
+    """Whether a probe's ratio corrects later predictions."""
     low, high = LIMITS
-    return Correction(min(high, max(low, statistics.median(ratios))), len(ratios), device)
+    return low <= ratio <= high
 
 
-def ratio(prediction: Prediction, measured_peak: int) -> float | None:
-    """Measured over predicted, of what grows with the batch; None when nothing grows."""
-    static = sum(prediction.parts[name] for name in STATIC)
-    moving = prediction.peak_allocated - static
-    return (measured_peak - static) / moving if moving > 0 else None
+def ratio(prediction: Prediction, measured: Mapping[Moment, int]) -> float | None:
+    """Measured over predicted, of what grows with the batch, as if nothing corrected it yet.
+
+    It is taken at the moment that needed most of those in which activations live: loading and the
+    optimizer's step do not grow, though the peak of a small batch may be theirs.
+
+    Args:
+        prediction: Of the probe's configuration.
+        measured: Highest allocated bytes of each moment.
+
+    Returns:
+        None when no such moment was measured, or nothing grows in it.
+    """
+    growing = {name: peak for name, peak in measured.items() if name in GROWING}
+    if not growing:
+        return None
+    moment = max(growing, key=lambda name: growing[name])
+    static = sum(prediction.held[moment][name] for name in STATIC)
+    moving = (prediction.moments[moment] - static) / prediction.factor
+    return (growing[moment] - static) / moving if moving > 0 else None

@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from backend.files import write_json
 from backend.memory.parts import STATIC
-from backend.memory.probes import ratio, record
+from backend.memory.probes import ratio, record, usable
 from backend.stages import finetune
 from backend.stages.base import Problem, StageContext, parameter, stage_main
 from backend.training.checks import training_problems
@@ -90,10 +90,7 @@ def write_result(
     device: str | None,
 ) -> None:
     """Keep a probe's figures beside its run and, of a GPU, among the workspace's probes."""
-    peak = measured.peak_allocated
-    factor = None
-    if device is not None and peak is not None:
-        factor = ratio(prediction, peak)
+    factor = None if device is None else ratio(prediction, measured.moments)
     result: dict[str, Any] = {
         "device": device,
         "stage": parameters.trains,
@@ -107,7 +104,11 @@ def write_result(
     if device is None or factor is None:
         context.event("info", "probe_host_only")
         return
-    context.event("info", "probe_measured", device=device, ratio=f"{factor:.3f}")
+    told = {"device": device, "ratio": f"{factor:.3f}"}
+    if usable(factor):
+        context.event("info", "probe_measured", **told)
+    else:
+        context.event("warning", "probe_far_off", **told)
     kept = {key: result[key] for key in ("stage", "settings", "measured", "ratio")}
     record(context.workspace, device, {"run": context.run.id, **kept})
 

@@ -168,6 +168,13 @@ def memory_jobs() -> list[Job]:
         _memory("lora-micro-12-1100", LORA, micro=12, length=at(1100, 128)),
         _memory("full-zero3-offload-all", FULL, zero_stage=3, offload="optimizer_parameters",
                 precision="fp32_master", optimizer="adamw"),
+        _memory("full-zero3", FULL, zero_stage=3, precision="fp32_master", optimizer="adamw"),
+        _memory("full-zero3-offload", FULL, zero_stage=3, offload="optimizer",
+                precision="fp32_master", optimizer="adamw", micro=8),
+        _memory("full-zero1", FULL, zero_stage=1, precision="fp32_master", optimizer="adamw",
+                loss_chunk=0),
+        _memory("lora-zero2", LORA, zero_stage=2, length=at(1400, 300)),
+        _memory("lora-zero3", LORA, zero_stage=3),
     ]  # fmt: skip
 
 
@@ -190,7 +197,7 @@ def border_jobs() -> list[Job]:
         _border(16, "full-fits", FULL, 900, activation_checkpointing=False),
         _border(24, "full-8bit-fits", FULL24, 1024, micro=3, loss_chunk=0),
         _border(8, "qlora-tight", QLORA, 1200, mlp_chunk=0),
-        _border(12, "lora-tight", LORA, 700, micro=8, mining_checkpointing=False),
+        _border(12, "lora-tight", LORA, 730, micro=8, mining_checkpointing=False),
         _border(16, "full-tight", FULL, 1024, activation_checkpointing=False),
         _border(24, "full-8bit-tight", FULL24, 850, loss_chunk=0),
         _border(8, "qlora-above", QLORA, 1024, micro=8, mining_checkpointing=False),
@@ -339,14 +346,14 @@ def learning_jobs() -> Iterator[Job]:
         "max_steps": LEARN_STEPS, "learning_rate": 2e-5,
     }  # fmt: skip
     start = {**base, "precision": "fp32", "learning_rate": 5e-4, "max_steps": 240}
-    yield Job(START, "start", "finetune", start, Length(0, 0), save=True, timeout=150,
-              slot="light")  # fmt: skip
+    yield Job(START, "start", "finetune", start, Length(0, 0), save=True, timeout=200, slot="")
     for name, values in {
         REFERENCE: {"precision": "fp32_master", "optimizer": "adamw"},
         "learn-stochastic-8bit": {"preset": FULL24},
         "learn-stochastic-paged8": {"preset": FULL},
         "learn-bf16": {"precision": "bf16", "optimizer": "adamw"},
         "learn-fastest": {"preset": "fastest"},
+        "learn-kit": {"preset": "kit"},
         "learn-lora": {"preset": LORA, "learning_rate": 2e-4, "lora_dropout": 0.0},
         "learn-lora-fp32": {"method": "lora", "precision": "fp32", "learning_rate": 2e-4,
                             "lora_dropout": 0.0},
@@ -357,7 +364,7 @@ def learning_jobs() -> Iterator[Job]:
         "learn-master-8bit": {"precision": "fp32_master", "optimizer": "adamw_8bit"},
     }.items():  # fmt: skip
         yield Job(name, "learn", "finetune", {**base, **values}, Length(0, 0), after=START,
-                  timeout=300, slot="light")  # fmt: skip
+                  timeout=420, slot="")  # fmt: skip
 
 
 def check_jobs() -> list[Job]:

@@ -23,7 +23,7 @@ EACH = 1.1
 MORE = 8.0
 """GiB that are added when a job without a cap ran out of memory: others may have been the cause."""
 AT_ONCE = 8
-LANES = {"speed": 1, "learn": 4, "fit": 2, "start": 1, "kit": 1, "pair": 2}
+LANES = {"speed": 1, "learn": 6, "fit": 2, "start": 1, "kit": 1, "pair": 2}
 """How many of a group run at once; other groups know no limit of their own."""
 LONG = 400
 """Seconds of time-out from which a job counts as long."""

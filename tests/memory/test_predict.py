@@ -182,7 +182,7 @@ def test_offloaded_states_move_to_host_memory():
     assert growth > 16 * trained
     for_stage_3 = replace(moved, zero_stage=3), replace(kept, zero_stage=3)
     growth = predict(MGM_2B, for_stage_3[0]).host - predict(MGM_2B, for_stage_3[1]).host
-    assert growth == pytest.approx(16 * trained)
+    assert growth > 16 * trained
 
 
 def test_what_zero_offload_pins_is_what_was_measured():
@@ -192,6 +192,13 @@ def test_what_zero_offload_pins_is_what_was_measured():
     accumulated = replace(MemorySettings(), precision="fp32_master", zero_stage=2,
                           offload="optimizer", gradient_accumulation=4)  # fmt: skip
     assert predict(MGM_2B, accumulated).host / 2**30 == pytest.approx(66.7 + 5.6, rel=0.03)
+
+
+def test_what_zero_3_offloads_is_what_was_measured():
+    """On an H100: 68.2 GiB without mapped files, of which 32.2 pinned; nothing was saved there."""
+    everything = MemorySettings(precision="fp32_master", zero_stage=3,
+                                offload="optimizer_parameters")  # fmt: skip
+    assert predict(MGM_2B, everything).host / 2**30 == pytest.approx(68.2 + 5.6, rel=0.03)
 
 
 def test_a_correction_scales_what_grows_with_the_batch_and_nothing_else():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,10 +10,12 @@ import torch
 
 from backend.errors import SynthLoopError, UsageError
 from backend.files import read_json, read_lines
+from backend.memory import bindings
 from backend.memory.expectation import Length, longest_micro_batch
 from backend.memory.measuring import Meter, metered
+from backend.memory.parts import MOMENTS
 from backend.memory.predict import predict
-from backend.memory.probes import correction, probes_path
+from backend.memory.probes import correction, probes_path, ratio, record
 from backend.memory.shapes import MGM_2B
 from backend.runs import Run
 from backend.stages import finetune, probe
@@ -76,10 +79,10 @@ def test_what_a_gpu_measures_corrects_its_later_predictions(space: Workspace, pr
     settings = probe.Parameters.model_validate(probed.spec.parameters)
     prediction = predict(MGM_2B, settings_of(found))
     meter = Meter()
-    moving = prediction.peak_allocated - sum(
-        prediction.parts[name] for name in ("weights", "gradients", "optimizer")
+    moving = prediction.moments["backward"] - sum(
+        prediction.held["backward"][name] for name in ("weights", "gradients", "optimizer")
     )
-    meter.found.moments = {"backward": prediction.peak_allocated + round(0.1 * moving)}
+    meter.found.moments = {"backward": prediction.moments["backward"] + round(0.1 * moving)}
     context = _context(space, new_run(space, "probe"))
     probe.write_result(context, settings, settings_of(found), prediction, meter.found, DEVICE)
     corrected = correction(space, DEVICE)
@@ -87,6 +90,39 @@ def test_what_a_gpu_measures_corrects_its_later_predictions(space: Workspace, pr
     assert corrected.factor == pytest.approx(1.1, abs=0.01)
     assert correction(space, "Another card").factor == 1.0
     assert read_json(context.artifacts / "probe.json")["ratio"] == pytest.approx(1.1, abs=0.01)
+
+
+# Highest allocated bytes of each moment, by preset, on one H100 (three steps of micro-batch 4,
+# 1,024 positions of which 200 are labeled).
+ON_H100 = {
+    "fit-8gb-qlora": (3693576192, 5408752640, 5532497408, 5679195136, 5667241472, 4783704064),
+    "fit-12gb-lora": (6634566656, 8353581056, 8471644672, 8623454208, 8578863616, 7727467520),
+    "fit-16gb-full": (
+        6109277184, 12028270592, 12122257408, 12324374016, 12500774912, 11599719424
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("preset", ON_H100)
+@pytest.mark.parametrize("factor", [1.0, 0.5])
+def test_a_real_probe_agrees_whatever_corrected_before_it(preset: str, factor: float) -> None:
+    values = finetune.Parameters.model_validate(
+        {"preset": preset, "micro_batch_size": 4, "global_batch_size": 8}
+    )
+    settings = replace(
+        bindings.settings_of("finetune", values.model_dump()),
+        positions=1024, label_fraction=200 / 1024, images_per_sample=1,
+    )  # fmt: skip
+    prediction = predict(MGM_2B, settings, factor=factor)
+    measured = dict(zip(MOMENTS, ON_H100[preset], strict=True))
+    assert ratio(prediction, measured) == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_probe_that_is_far_off_corrects_nothing(space: Workspace) -> None:
+    record(space, "Odd card", {"ratio": -5.3})
+    assert (correction(space, "Odd card").factor, correction(space, "Odd card").count) == (1.0, 0)
+    record(space, "Odd card", {"ratio": 1.2})
+    assert correction(space, "Odd card").factor == 1.2
 
 
 def test_moments_are_told_apart_and_the_engine_is_left_as_it_was(space: Workspace) -> None:

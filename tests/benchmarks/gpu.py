@@ -20,6 +20,7 @@ from typing import Any
 from backend.profiles import defaults
 from backend.workspace import Workspace
 from tests.benchmarks.configurations import START, Job, all_jobs
+from tests.benchmarks.predictions import FILE as PREDICTIONS
 from tests.benchmarks.schedule import Scheduler
 from tests.benchmarks.texts import Length, tokenizer_of, write_samples
 
@@ -62,6 +63,8 @@ def run(
     stage = Setup(data, work, tiny)
     environment = describe()
     (out / "environment.json").write_text(json.dumps(environment, indent=1))
+    # What was foreseen goes with what is measured, so that no later prediction takes its place.
+    shutil.copyfile(PREDICTIONS, out / PREDICTIONS.name)
     _say(deadline - seconds, f"{environment['device']}, {environment['free_gib']} GiB free")
     building = build_deepspeed(work)
     stage.prepare()

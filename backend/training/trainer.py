@@ -18,6 +18,7 @@ from backend.memory.expectation import write_expectation
 from backend.memory.health import conclude, judge
 from backend.mgm.adapters import Lora
 from backend.mgm.checkpoints import MGM
+from backend.runs import RunFailed
 from backend.stages.base import StageContext, StopRequested
 from backend.training import resume
 from backend.training.batches import BatchLog
@@ -133,7 +134,7 @@ class Trainer:
             compile_layers(self.mgm.model, self.device, self._tell)
         self.engine = self._engine()
         self.log = BatchLog(context.run.path / "batches", context.attempt)
-        self.unreadable: set[str] = set()
+        self.unreadable = self._known_unreadable()
         self.told_uncompiled = False
         self.step = 0
         self._announce(len(samples), time.perf_counter() - started)
@@ -206,13 +207,16 @@ class Trainer:
             while self.step < self.total:
                 stop = self._one_step(stream)
                 self._after_step(stop)
+        except (StopRequested, RunFailed):
+            self._tell_unreadable()
+            raise
         finally:
             stream.close()
             self.log.flush()
+        self._tell_unreadable()
         weights = self.engine.weights()
         if self.ranks.first:
             self.job.save(self.context.artifacts, self.mgm, weights)
-            self._tell_unreadable()
             conclude(self.context.run)
 
     def _resume(self) -> None:
@@ -380,18 +384,26 @@ class Trainer:
         else:
             raise StopRequested
 
+    @property
+    def _unreadable_file(self) -> Path:
+        return self.context.artifacts / "unreadable.jsonl"
+
+    def _known_unreadable(self) -> set[str]:
+        """Ids of the samples that earlier attempts named."""
+        return {str(line["sample_id"]) for line in read_lines(self._unreadable_file)}
+
     def _note_unreadable(self, found: list[Unreadable]) -> None:
         for item in found:
             if item.sample_id in self.unreadable:
                 continue
             self.unreadable.add(item.sample_id)
             line = {"sample_id": item.sample_id, "image": item.image, "problem": item.problem}
-            append_line(self.context.artifacts / "unreadable.jsonl", line)
+            append_line(self._unreadable_file, line)
             if len(self.unreadable) == 1:
                 self.context.event("warning", "image_unreadable", **line)
 
     def _tell_unreadable(self) -> None:
-        if self.unreadable:
+        if self.ranks.first and self.unreadable:
             self.context.event("warning", "images_unreadable", count=len(self.unreadable))
 
 

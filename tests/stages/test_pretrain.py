@@ -96,6 +96,21 @@ def test_an_unreadable_picture_is_named_and_trains_nothing(
     assert "images_unreadable" in codes
 
 
+def test_unreadable_pictures_are_listed_once_and_counted_over_all_attempts(tmp_path: Path) -> None:
+    space = make_workspace(tmp_path)
+    for name in ("3.png", "4.png"):
+        picture = space.asset("seed_images") / name
+        picture.write_bytes(picture.read_bytes()[:40])
+    run = new_run(space, "pretrain", epochs=2)
+    assert not train(space, run, stop_at=6)
+    assert train(space, run, attempt=2)
+    named = [line["image"] for line in read_lines(run.artifacts / "unreadable.jsonl")]
+    assert sorted(named) == ["3.png", "4.png"]
+    told = [one for one in run.events() if "unreadable" in one["code"]]
+    assert [one["code"] for one in told] == ["image_unreadable"] + 2 * ["images_unreadable"]
+    assert [one["values"]["count"] for one in told[1:]] == [2, 2]
+
+
 def test_a_saved_projector_is_what_finetuning_starts_from(space: Workspace) -> None:
     run = trained(space, "pretrain")
     zoo = [space.asset(name) for name in ("llm", "vision_tower", "vision_tower_aux")]

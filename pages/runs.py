@@ -12,6 +12,7 @@ from backend.files import file_sizes
 from backend.runs import Run, State
 from backend.stages import STAGES
 from backend.supervisor import delete, queue, stop
+from backend.trails import named
 from backend.workspace import Workspace
 from pages.widgets.cards import state_badge, state_words
 from pages.widgets.colors import icon
@@ -23,7 +24,7 @@ from pages.widgets.tables import data_table
 from pages.widgets.text import duration, escape, gib, number, t, workspace
 from pages.widgets.url import keep, restore
 from pages.widgets.words import known_text
-from store.runs import RunRow, named, run_row, run_rows
+from store.runs import RunRow, run_row, run_rows
 
 _GIB = 1 << 30
 

@@ -11,9 +11,8 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from backend.runs import Run
-from backend.workspace import Workspace
 from store.connection import identifier, rows, table
-from store.runs import RunRow, run_rows
+from store.runs import RunRow
 
 Metric = Literal["textvqa", "mmbench", "mmbench_vlmeval"]
 Outcome = Literal["", "right", "partly", "wrong"]
@@ -65,11 +64,6 @@ class QuestionPage:
 
     rows: list[dict[str, Any]]
     total: int
-
-
-def scores(workspace: Workspace) -> list[Score]:
-    """Every score in the workspace, the newest run first."""
-    return [score for row in run_rows(workspace) for score in run_scores(row)]
 
 
 def run_scores(row: RunRow) -> list[Score]:

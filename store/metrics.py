@@ -9,6 +9,7 @@ from glob import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.reducing import reduce_curve
 from backend.runs import Run
 from store.connection import JSON_LINES, Fingerprint, columns, fingerprint, known
 
@@ -29,12 +30,9 @@ METRICS = (
     "host_memory",
 )
 """What a trainer writes each step; memory in bytes, learning rate and loss without unit."""
-_LAYERS = ("memory_allocated", "memory_reserved", "memory_reserved_peak", "host_memory")
-_DEVICE_TYPE = (
-    'STRUCT("index" INTEGER, "name" VARCHAR, used DOUBLE, total DOUBLE, utilization DOUBLE, '
-    "power_w DOUBLE, temperature_c DOUBLE)[]"
-)
-_PROCESS_TYPE = "STRUCT(rss DOUBLE, cpu_percent DOUBLE, device_memory DOUBLE)"
+_LAYERS = ("memory_allocated", "memory_reserved", "host_memory")
+_DEVICE_TYPE = 'STRUCT("index" INTEGER, used DOUBLE, total DOUBLE)[]'
+_PROCESS_TYPE = "STRUCT(rss DOUBLE)"
 
 
 def _floats() -> Floats:
@@ -70,7 +68,6 @@ class MemoryLayers:
     """torch tensors on the device."""
     reserved: Curve
     """What torch's allocator holds on the device."""
-    reserved_peak: Curve
     host: Curve
     """Resident memory of the trainer (of the process tree, before the first step was written)."""
     device: Curve
@@ -82,31 +79,13 @@ class MemoryLayers:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceCurves:
-    """One device over time (seconds since the epoch)."""
+class _Readings:
+    """What the supervisor saw, over seconds since the epoch."""
 
-    index: int
-    name: str | None
-    total: float | None
-    used: Curve
-    utilization: Curve
-    power_w: Curve
-    temperature_c: Curve
-
-
-@dataclass(frozen=True, slots=True)
-class GpuReadings:
-    """What the supervisor saw of devices and process."""
-
-    devices: list[DeviceCurves]
-    """Empty when there was no driver."""
-    rss: Curve
-    cpu_percent: Curve
-
-
-def curve(run: Run, name: str, max_points: int = 2000) -> Curve:
-    """One of `METRICS` over steps; of a step done twice, the last attempt counts."""
-    return curves(run, (name,), max_points)[name]
+    rss: Curve = Curve()
+    used: Curve = Curve()
+    """Of the first device; empty without a driver."""
+    total: float | None = None
 
 
 def curves(run: Run, names: tuple[str, ...], max_points: int = 2000) -> dict[str, Curve]:
@@ -143,51 +122,17 @@ def smoothed(run: Run, name: str, max_points: int = 500, weight: float = 0.9) ->
 def memory(run: Run, max_points: int = 1000) -> MemoryLayers:
     """Memory as layers over steps; device readings are placed on the step going on then."""
     layers = curves(run, _LAYERS, max_points)
-    readings = gpu(run, max_points)
+    source = fingerprint(run.gpu_path)
+    readings = _readings(source, max_points) if source else _Readings()
     clock = _clock(run)
-    first = readings.devices[0] if readings.devices else None
     return MemoryLayers(
         allocated=layers["memory_allocated"],
         reserved=layers["memory_reserved"],
-        reserved_peak=layers["memory_reserved_peak"],
         host=layers["host_memory"],
-        device=_on_steps(first.used, clock) if first else Curve(),
+        device=_on_steps(readings.used, clock),
         process_tree=_on_steps(readings.rss, clock),
-        total=first.total if first else None,
+        total=readings.total,
     )
-
-
-def gpu(run: Run, max_points: int = 1000) -> GpuReadings:
-    """The supervisor's readings of devices and process, over seconds since the epoch."""
-    source = fingerprint(run.gpu_path)
-    if source is None:
-        return GpuReadings([], Curve(), Curve())
-    return _gpu(source, max_points)
-
-
-def reduce_curve(x: Floats, y: Floats, max_points: int) -> tuple[Floats, Floats]:
-    """The lowest and the highest point of each bucket, in order, so that no spike is lost.
-
-    Args:
-        x: Positions, rising.
-        y: Finite values.
-        max_points: How many points remain at most, at least 4; the first and the last do.
-    """
-    if len(x) <= max_points:
-        return x, y
-    # Two of the budget are for the ends.
-    edges = np.linspace(0, len(x), (max_points - 2) // 2 + 1).astype(np.int64)
-    starts = edges[:-1]
-    lowest = _first_where(y, np.minimum.reduceat(y, starts), edges)
-    highest = _first_where(y, np.maximum.reduceat(y, starts), edges)
-    chosen = np.unique(np.concatenate([[0, len(x) - 1], lowest, highest]))
-    return x[chosen], y[chosen]
-
-
-def _first_where(y: Floats, wanted: Floats, edges: Steps) -> Steps:
-    """Index of the first point of each bucket that has the bucket's wanted value."""
-    hits = np.flatnonzero(y == np.repeat(wanted, np.diff(edges)))
-    return hits[np.searchsorted(hits, edges[:-1])]
 
 
 @lru_cache(maxsize=32)
@@ -220,40 +165,20 @@ def _moving_average(y: Floats, weight: float) -> Floats:
 
 
 @lru_cache(maxsize=32)
-def _gpu(source: Fingerprint, max_points: int) -> GpuReadings:
+def _readings(source: Fingerprint, max_points: int) -> _Readings:
     types = {"time": "DOUBLE", "devices": _DEVICE_TYPE, "process": _PROCESS_TYPE}
-    given = {"path": escape(source.path), "columns": types}
-    host = columns(
-        f"SELECT time, process.rss AS rss, process.cpu_percent AS cpu FROM {JSON_LINES} "  # noqa: S608
-        "WHERE time IS NOT NULL",
-        given,
+    found = columns(
+        "SELECT time, process.rss AS rss, first.used AS used, first.total AS total "  # noqa: S608
+        # A struct is sorted by its first field: the device's number.
+        f"FROM (SELECT time, process, list_sort(devices)[1] AS first FROM {JSON_LINES} "
+        "WHERE time IS NOT NULL)",
+        {"path": escape(source.path), "columns": types},
     )
-    devices = columns(
-        "SELECT time, d['index'] AS number, d['name'] AS name, d.used AS used, d.total AS total, "  # noqa: S608
-        "d.utilization AS utilization, d.power_w AS power_w, d.temperature_c AS temperature_c "
-        f"FROM (SELECT time, unnest(devices) AS d FROM {JSON_LINES} WHERE time IS NOT NULL)",
-        given,
-    )
-    numbers = np.ma.compressed(devices["number"])
-    return GpuReadings(
-        devices=[_device(devices, int(number), max_points) for number in np.unique(numbers)],
-        rss=_reduced(host["time"], host["rss"], max_points),
-        cpu_percent=_reduced(host["time"], host["cpu"], max_points),
-    )
-
-
-def _device(data: dict[str, NDArray[np.generic]], number: int, max_points: int) -> DeviceCurves:
-    mine = np.ma.filled(data["number"] == number, False)
-    own = {name: values[mine] for name, values in data.items()}
-    totals, names = np.ma.compressed(own["total"]), np.ma.compressed(own["name"])
-    return DeviceCurves(
-        index=number,
-        name=str(names[-1]) if len(names) else None,
+    totals = np.ma.compressed(found["total"])
+    return _Readings(
+        rss=_reduced(found["time"], found["rss"], max_points),
+        used=_reduced(found["time"], found["used"], max_points),
         total=float(totals[-1]) if len(totals) else None,
-        **{
-            key: _reduced(own["time"], own[key], max_points)
-            for key in ("used", "utilization", "power_w", "temperature_c")
-        },
     )
 
 

@@ -8,9 +8,11 @@ from functools import lru_cache
 from glob import escape
 from typing import Any
 
+from backend import trails
 from backend.errors import SynthLoopError
 from backend.files import read_json
 from backend.runs import Progress, Reason, Run, RunSpec, RunStatus, State
+from backend.trails import may_name_a_run
 from backend.workspace import Workspace
 from store.connection import JSON_LINES, Fingerprint, fingerprint, rows
 
@@ -106,39 +108,11 @@ def at_work(found: list[RunRow]) -> list[RunRow]:
 
 def trail(workspace: Workspace, run_id: str) -> list[RunSpec]:
     """The run and all that it builds on, itself first, then nearest first."""
-    found: dict[str, RunSpec] = {}
-    waiting = [run_id]
-    while waiting:
-        current = waiting.pop(0)
-        spec = _spec(Run(workspace.runs / current)) if current not in found else None
-        if spec is not None:
-            found[current] = spec
-            waiting += [name for name in named(spec) if _is_run(workspace, name)]
-    return list(found.values())
 
+    def spec_of(name: str) -> RunSpec | None:
+        return _spec(Run(workspace.runs / name)) if may_name_a_run(name) else None
 
-def _is_run(workspace: Workspace, name: str) -> bool:
-    plain = bool(name) and "/" not in name and not name.startswith(".")
-    return plain and (workspace.runs / name / "run.json").is_file()
-
-
-def named(spec: RunSpec | RunRow) -> list[str]:
-    """Every text that may name a run or a dataset version: inputs first, then parameters."""
-    values: list[Any] = [*spec.inputs.values()]
-    for value in spec.parameters.values():
-        values += value if isinstance(value, list) else [value]
-    return [value for value in dict.fromkeys(v for v in values if isinstance(v, str)) if value]
-
-
-def _through(spec: RunSpec, specs: dict[str, RunSpec]) -> list[RunSpec]:
-    found = {spec.run_id: spec}
-    waiting = [spec]
-    while waiting:
-        for name in named(waiting.pop(0)):
-            if name in specs and name not in found:
-                found[name] = specs[name]
-                waiting.append(specs[name])
-    return list(found.values())
+    return trails.trail(run_id, spec_of)
 
 
 def _row(run: Run, specs: dict[str, RunSpec]) -> RunRow:
@@ -151,7 +125,7 @@ def _row(run: Run, specs: dict[str, RunSpec]) -> RunRow:
         scores = _scores(run)
     except (SynthLoopError, ValueError) as error:
         return RunRow(run.id, spec.stage, State.LOST, name=spec.name, problem=str(error))
-    return _complete(run, spec, status, progress, scores, _through(spec, specs))
+    return _complete(run, spec, status, progress, scores, trails.trail(spec.run_id, specs.get))
 
 
 def _complete(

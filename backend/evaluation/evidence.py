@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ from backend.evaluation.comparison import read_questions
 from backend.files import read_json, read_lines
 from backend.memory.curves import Curves, Series
 from backend.runs import Run, RunSpec
+from backend.trails import may_name_a_run, named, trail
 from backend.workspace import Workspace
 
 _ORDER = ("synthesize", "prepare", "pretrain", "finetune", "evaluate")
-_RUN_ID = re.compile(r"[\w.-]+")
 _REFERENCE = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -115,33 +114,23 @@ def distinct_labels(runs: list[Evaluated]) -> dict[str, str]:
 
 
 def _trail(workspace: Workspace, last: Run) -> list[Run]:
-    found: dict[str, Run] = {last.id: last}
-    waiting = [last]
-    while waiting:
-        for value in _values(waiting.pop().spec):
-            known = value in found or not _RUN_ID.fullmatch(value)
-            if not known and (workspace.runs / value / "run.json").is_file():
-                found[value] = Run(workspace.runs / value)
-                waiting.append(found[value])
+    """The run and all that it builds on, in the order in which they ran."""
+
+    def spec_of(name: str) -> RunSpec | None:
+        run = Run(workspace.runs / name)
+        known = may_name_a_run(name) and (run.path / "run.json").is_file()
+        return run.spec if known else None
+
     rank = {stage: number for number, stage in enumerate(_ORDER)}
-    stages = {run_id: run.spec.stage for run_id, run in found.items()}
-    return [
-        found[run_id] for run_id in sorted(found, key=lambda key: (rank.get(stages[key], -1), key))
-    ]
-
-
-def _values(spec: RunSpec) -> Iterator[str]:
-    """Every text among a run's inputs and parameters: what may name another run or a dataset."""
-    for value in (*spec.inputs.values(), *spec.parameters.values()):
-        for item in value if isinstance(value, list) else (value,):
-            if isinstance(item, str):
-                yield item
+    specs = trail(last.id, spec_of)
+    specs.sort(key=lambda spec: (rank.get(spec.stage, -1), spec.run_id))
+    return [Run(workspace.runs / spec.run_id) for spec in specs]
 
 
 def _dataset_references(workspace: Workspace, specs: list[RunSpec]) -> list[str]:
     """The dataset versions that the runs read, and the ones those were made from, oldest first."""
     found: list[str] = []
-    waiting = [value for spec in specs if spec.stage == "prepare" for value in _values(spec)]
+    waiting = [value for spec in specs if spec.stage == "prepare" for value in named(spec)]
     while waiting:
         reference = waiting.pop(0)
         if reference in found or not _REFERENCE.fullmatch(reference):
@@ -164,7 +153,7 @@ def _makers(workspace: Workspace, references: list[str]) -> list[Run]:
     return [
         Run(workspace.runs / run_id)
         for run_id in dict.fromkeys(made_by)
-        if _RUN_ID.fullmatch(run_id) and (workspace.runs / run_id / "run.json").is_file()
+        if may_name_a_run(run_id) and (workspace.runs / run_id / "run.json").is_file()
     ]
 
 

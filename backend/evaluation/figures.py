@@ -9,11 +9,13 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from backend.memory.curves import Series
+from backend.reducing import reduce_curve
 
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999933", "#882255")
 """Okabe–Ito, without its yellow and black, which vanish on a light or a dark ground."""
 WIDTH = 760
-_BUCKETS = 240
+_MOST = 480
+"""Points of a curve."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +37,12 @@ class Dot:
     high: float | None = None
 
 
-def reduce_curve(series: Series, buckets: int = _BUCKETS) -> Series:
-    """At most two points a bucket, the lowest and the highest, so that no spike is lost."""
-    if len(series) <= 2 * buckets:
-        return series
-    keep: list[int] = []
-    for part in np.array_split(np.arange(len(series)), buckets):
-        values = series.values[part]
-        keep += sorted({int(part[values.argmin()]), int(part[values.argmax()])})
-    return Series(series.steps[keep], series.values[keep])
-
-
 def line_chart(lines: list[Line], x_label: str, y_label: str, height: int = 280) -> Markup:
     """Curves over the steps, on axes from the lowest to the highest value."""
     drawn = [
-        Line(line.label, line.color, reduce_curve(line.series.finite()))
+        Line(line.label, line.color, Series(*reduce_curve(known.steps, known.values, _MOST)))
         for line in lines
-        if len(line.series.finite())
+        if len(known := line.series.finite())
     ]
     if not drawn:
         return Markup("")

@@ -10,7 +10,6 @@ from backend.runs import State
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B59F00", "#7F7F7F")
 """Colors that color-blind people tell apart (Okabe and Ito 2008); yellow darkened, black as gray,
 so that each is seen on a light and on a dark ground."""
-ACCENT = OKABE_ITO[0]
 
 BadgeColor = Literal["red", "orange", "blue", "green", "gray"]
 STATE_ICONS: dict[State, str] = {

@@ -17,7 +17,6 @@ from pages.widgets.cards import Figure, figures, reason_box, state_badge
 from pages.widgets.charts import CONFIG, training_figure
 from pages.widgets.colors import icon
 from pages.widgets.death_view import death_view
-from pages.widgets.gallery import plain
 from pages.widgets.live import live
 from pages.widgets.run_tabs import configuration, files, health, log, samples, step_samples_panel
 from pages.widgets.states import failed
@@ -261,9 +260,3 @@ def _predicted(run: Run) -> float | None:
         return None
     value = found.get("predicted_peak") if isinstance(found, dict) else None
     return float(value) if isinstance(value, int | float) else None
-
-
-def run_title(run: Run) -> str:
-    """What a page calls a run."""
-    spec = run.spec
-    return plain(spec.name) or known_text(f"stage.{spec.stage}", spec.stage)

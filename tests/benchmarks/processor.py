@@ -73,7 +73,7 @@ def page_once(workspace: str, modules: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def _curves() -> str:
-    from store.metrics import reduce_curve
+    from backend.reducing import reduce_curve
 
     def stride(x: Any, y: Any, _: Any) -> tuple[Any, Any]:
         step = -(-len(x) // BUDGET)

@@ -8,9 +8,7 @@ import pytest
 
 from backend.errors import InputError, UsageError
 from backend.evaluation.evidence import gather
-from backend.evaluation.figures import reduce_curve
 from backend.evaluation.report import PARTS, make_report
-from backend.memory.curves import Series
 from tests.evaluation.samples import make_benchmarks, make_evaluated, make_run, make_workspace
 
 HOSTILE = "<script>alert('x')</script> | `code` [a](http://evil.example) <img src=x onerror=a>"
@@ -136,11 +134,3 @@ def test_what_cannot_be_reported_is_refused(workspace, runs):
     make_run(workspace, "evaluate", "20261124-000000-evaluate-none")
     with pytest.raises(InputError, match="no scores"):
         gather(workspace, "20261124-000000-evaluate-none")
-
-
-def test_reduced_curves_keep_every_spike():
-    values = np.ones(5000)
-    values[[17, 2500, 4999]] = [9, -4, 7]
-    curve = reduce_curve(Series(np.arange(5000.0), values))
-    assert len(curve) <= 480
-    assert {9.0, -4.0, 7.0} <= set(curve.values.tolist())

@@ -16,6 +16,8 @@ STORE_ALLOWED = (
     "backend.runs",
     "backend.errors",
     "backend.formats",
+    "backend.reducing",
+    "backend.trails",
 )
 
 

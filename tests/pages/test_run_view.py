@@ -13,11 +13,12 @@ from backend.errors import InputError, UsageError
 from backend.files import append_line
 from backend.runs import Run, State
 from backend.supervisor import delete
+from backend.trails import named
 from backend.workspace import Workspace
 from pages.widgets import run_view as module
 from pages.widgets.charts import MAX_POINTS, training_figure
 from pages.widgets.colors import OKABE_ITO, run_color
-from store.runs import named, run_rows
+from store.runs import run_rows
 from tests.pages.browsing import markup, sound, visit, words
 from tests.pages.workspaces import add_metrics, add_run, empty, half_finished
 

@@ -17,7 +17,6 @@ from store.answers import (
     paired_page,
     question_page,
     run_scores,
-    scores,
 )
 from store.runs import run_row
 from tests.evaluation.samples import make_run
@@ -36,8 +35,8 @@ def runs(workspace: Workspace) -> tuple[Run, Run]:
 
 
 def test_scores_carry_interval_and_contract(workspace: Workspace):
-    found = {(s.run.id, s.benchmark): s for s in scores(workspace)}
-    score = found[CANDIDATE, "textvqa"]
+    found = {score.benchmark: score for score in run_scores(run_row(workspace, CANDIDATE))}
+    score = found["textvqa"]
     assert score.score == 100
     assert score.interval is not None and score.interval[0] <= 100 <= score.interval[1]
     assert score.contract["scorer"] == "textvqa-evalai"

@@ -9,13 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from backend.reducing import reduce_curve
 from backend.runs import Run
-from store.metrics import curve, curves, gpu, memory, reduce_curve, smoothed
+from store.metrics import Curve, curves, memory, smoothed
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     return Run(tmp_path)
+
+
+def curve(run: Run, name: str, max_points: int = 2000) -> Curve:
+    return curves(run, (name,), max_points)[name]
 
 
 def write(run: Run, lines: list[dict], torn: str = "") -> None:
@@ -122,19 +127,18 @@ def test_device_memory_is_placed_on_the_steps(run: Run):
 
 
 def test_without_a_driver_there_are_no_devices_but_the_process_is_known(run: Run):
+    write(run, [{"step": i, "attempt": 1, "time": 1.0 + i, "loss": 1.0} for i in range(3)])
     line = {"time": 1.0, "devices": None, "process": {"rss": 7, "cpu_percent": None}}
     run.gpu_path.write_text(json.dumps(line) + "\n")
-    found = gpu(run)
-    assert found.devices == []
-    assert found.rss.y.tolist() == [7]
-    assert len(found.cpu_percent) == 0
+    found = memory(run)
+    assert (len(found.device), found.total) == (0, None)
+    assert found.process_tree.y.tolist() == [7]
 
 
-def test_two_devices_are_told_apart(run: Run):
-    devices = [{"index": i, "name": f"Card {i}", "used": 10 * i, "total": 24} for i in (0, 1)]
+def test_of_two_devices_the_first_is_shown(run: Run):
+    write(run, [{"step": i, "attempt": 1, "time": 1.0 + i, "loss": 1.0} for i in range(3)])
+    devices = [{"index": i, "name": f"Card {i}", "used": 10 * i, "total": 24 + i} for i in (1, 0)]
     line = {"time": 1.0, "devices": devices, "process": {"rss": 7}}
     run.gpu_path.write_text(json.dumps(line) + "\n")
-    found = gpu(run)
-    assert [device.name for device in found.devices] == ["Card 0", "Card 1"]
-    assert [device.used.last for device in found.devices] == [0.0, 10.0]
-    assert found.devices[0].power_w.last is None
+    found = memory(run)
+    assert (found.device.y.tolist(), found.total) == ([0], 24)

@@ -108,6 +108,22 @@ def _cut_torn_line(descriptor: int) -> int:
     return end
 
 
+def tail_lines(path: Path, size: int) -> list[str]:
+    """The lines in the last `size` bytes of a text, without reading the rest; none without a file.
+
+    What the cut left of the first line is left out; the returns of a progress bar end lines, too.
+    """
+    try:
+        with path.open("rb") as file:
+            start = max(0, file.seek(0, os.SEEK_END) - size)
+            file.seek(start)
+            text = file.read(size).decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    lines = [line.rstrip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
+    return lines[1 if start else 0 : None if lines[-1] else -1]
+
+
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The JSON lines of a file that may still be written to; a torn last line is left out.
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from backend.files import tail_lines
 from backend.runs import Run
 from store.connection import identifier, rows, table
 from store.runs import RunRow
@@ -210,13 +211,10 @@ def latest_answers(run: Run, most: int = 8) -> list[dict[str, Any]]:
 
 def _last_lines(path: Path, most: int) -> list[dict[str, Any]]:
     """The last whole lines, the newest first; a line that is not JSON is left out."""
-    with path.open("rb") as file:
-        file.seek(0, 2)
-        start = max(0, file.tell() - _TAIL)
-        file.seek(start)
-        lines = file.read().split(b"\n")[1 if start else 0 : -1]
     found = []
-    for line in reversed(lines[-most:]):
+    for line in reversed(tail_lines(path, _TAIL)):
+        if len(found) == most:
+            break
         try:
             value = json.loads(line)
         except ValueError:

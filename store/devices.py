@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from backend.files import tail_lines
 from backend.runs import Run
 from backend.workspace import Workspace
 
@@ -76,11 +77,8 @@ def _tail(path: Path, since: float, span_s: float) -> list[dict[str, Any]]:
         return []
     if state.st_mtime < since:
         return []
-    with path.open("rb") as file:
-        file.seek(max(0, state.st_size - int(span_s * _LINE)))
-        lines = file.read().splitlines()
     found = []
-    for line in lines:
+    for line in tail_lines(path, int(span_s * _LINE)):
         try:
             reading = json.loads(line)
         except ValueError:

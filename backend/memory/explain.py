@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.errors import InputError, SynthLoopError
-from backend.files import read_json, read_lines
+from backend.files import read_json, read_lines, tail_lines
 from backend.memory.allocation import FailedAllocation, failed_allocation
 from backend.memory.bindings import parameters_of, settings_of
 from backend.memory.cards import box
@@ -171,17 +171,8 @@ def explain_log(
 
 
 def tail(path: Path, size: int = TAIL_BYTES) -> list[str]:
-    """The last attempt's lines in the last `size` bytes of a log.
-
-    The returns of a progress bar end lines, too.
-    """
-    if not path.is_file():
-        return []
-    with path.open("rb") as file:
-        file.seek(0, 2)
-        file.seek(max(0, file.tell() - size))
-        text = file.read().decode(errors="replace")
-    return last_attempt([line.rstrip() for line in text.replace("\r", "\n").split("\n")])
+    """The last attempt's lines in the last `size` bytes of a log."""
+    return last_attempt(tail_lines(path, size))
 
 
 def run_settings(run: Run) -> MemorySettings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from backend.files import tail_lines
 from backend.memory.deaths import Sign, last_attempt, last_sign
 from backend.runs import Reason, Run, RunStatus
 
@@ -16,13 +17,7 @@ FULL_BYTES = 1024 * 1024
 
 def last_lines(path: Path, count: int = TAIL_LINES) -> list[str]:
     """The last lines of a log's last attempt, without reading all of it."""
-    if not path.exists():
-        return []
-    with path.open("rb") as file:
-        file.seek(0, 2)
-        file.seek(max(0, file.tell() - TAIL_BYTES))
-        lines = file.read().decode(errors="replace").splitlines()[-count:]
-    return last_attempt(lines)
+    return last_attempt(tail_lines(path, TAIL_BYTES)[-count:])
 
 
 def cause_of_death(

@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from backend.errors import InputError, SynthLoopError
-from backend.files import confine, file_sizes, read_lines
+from backend.files import confine, file_sizes, read_lines, tail_lines
 from backend.memory.health import advice, describe, judge_run
 from backend.memory.symptoms import Finding
 from backend.profiles import defaults as profile_defaults
@@ -191,24 +191,14 @@ def log(run: Run) -> None:
         st.caption(t("run.log.none"))
         return
     if wanted:
-        lines = _tail(run.log_path, _LOG_SEARCHED)
+        lines = tail_lines(run.log_path, _LOG_SEARCHED)
         hits = [line for line in lines if wanted.casefold() in line.casefold()]
         st.caption(t("run.log.hits", n=number(len(hits))))
         lines = hits[-_LOG_HITS:]
     else:
-        lines = _tail(run.log_path, _LOG_TAIL)
+        lines = [line for line in tail_lines(run.log_path, _LOG_TAIL) if line]
     with st.container(height=440, autoscroll=follow and not wanted, key=f"log-box-{run.id}"):
         st.code("\n".join(lines), language=None, wrap_lines=True)
-
-
-def _tail(path: Path, most: int) -> list[str]:
-    """The last `most` bytes as lines; a progress bar's carriage returns count as line ends."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        file.seek(max(0, size - most))
-        text = file.read(most).decode("utf-8", errors="replace")
-    lines = [line.rstrip() for line in text.replace("\r", "\n").split("\n")]
-    return [line for line in (lines[1:] if size > most else lines) if line]
 
 
 def configuration(run: Run, row: RunRow) -> None:
@@ -295,4 +285,4 @@ def _file(run: Run, name: str) -> None:
             key=f"download-{run.id}",
         )
     if path.suffix in _TEXT:
-        st.code("\n".join(_tail(path, 64 << 10)), language=None, height=320)
+        st.code("\n".join(tail_lines(path, 64 << 10)), language=None, height=320)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from backend.errors import InputError, UsageError
-from backend.files import append_line, read_json, read_lines
+from backend.files import append_line, read_json, read_lines, tail_lines
 from backend.runs import Run, RunSpec
 from backend.workspace import Settings, Workspace
 
@@ -94,3 +94,13 @@ def test_lines_of_several_processes_never_mix(tmp_path: Path):
     lines = list(read_lines(path))
     assert len(lines) == 600
     assert {line["x"] for line in lines} == {"y" * 5000}
+
+
+def test_the_end_of_a_log_is_whole_lines(tmp_path: Path):
+    log = tmp_path / "output.log"
+    assert tail_lines(log, 100) == []
+    log.write_bytes(b"first\n 10 %\r 20 %\r\nl\xc3\xa4st \ntorn")
+    assert tail_lines(log, 100) == ["first", " 10 %", " 20 %", "l\u00e4st", "torn"]
+    assert tail_lines(log, 9) == ["torn"]
+    log.write_text("one\n\ntwo\n")
+    assert tail_lines(log, 100) == ["one", "", "two"]

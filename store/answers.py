@@ -211,7 +211,7 @@ def latest_answers(run: Run, most: int = 8) -> list[dict[str, Any]]:
 
 def _last_lines(path: Path, most: int) -> list[dict[str, Any]]:
     """The last whole lines, the newest first; a line that is not JSON is left out."""
-    found = []
+    found: list[dict[str, Any]] = []
     for line in reversed(tail_lines(path, _TAIL)):
         if len(found) == most:
             break

@@ -37,6 +37,8 @@ class State(StrEnum):
         return self not in (State.QUEUED, State.RUNNING)
 
 
+UNFINISHED = ".checkpoint-"
+"""What the names of checkpoints begin with until they are whole."""
 EndState = Literal[State.SUCCEEDED, State.FAILED, State.STOPPED]
 
 
@@ -206,6 +208,11 @@ class Run:
     def artifacts(self) -> Path:
         """What the stage leaves behind."""
         return self.path / "artifacts"
+
+    @property
+    def unfinished_checkpoints(self) -> list[Path]:
+        """Folders of checkpoints that are being written; each gets its name when it is whole."""
+        return list(self.artifacts.glob(f"{UNFINISHED}*"))
 
     @property
     def log_path(self) -> Path:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 
 from backend.errors import SynthLoopError
-from backend.files import write_json
+from backend.files import file_sizes, write_json
 from backend.memory.deaths import ATTEMPT
 from backend.runs import ProcessIdentity, Reason, Run, State
-from backend.supervisor.cause import cause_of_death
+from backend.supervisor.cause import cause_of_death, last_lines
 from backend.supervisor.control import STOP_FILE
 from backend.supervisor.kernel import KillCounter
 from backend.supervisor.sampling import Sampler
@@ -26,7 +28,10 @@ from backend.supervisor.turns import DeviceQueue
 POLL_S = float(os.environ.get("SYNTHLOOP_POLL_S", "1"))
 """Seconds between two samples."""
 GRACE_S = float(os.environ.get("SYNTHLOOP_GRACE_S", "60"))
-"""Seconds between asking a stage to end and killing it."""
+"""Seconds between asking a stage to end and killing it: beyond the step that it is in, and again
+as long as a checkpoint grows."""
+LAST_STEP = 2
+"""How many times its latest step's time a stage is given to end the one that it is in."""
 TICK_S = min(POLL_S, 0.2)
 """Seconds between two looks at the child and at the stop file."""
 LAST_WORD_S = 3600.0
@@ -43,6 +48,8 @@ class Supervisor:
         self._killed_by_us = False
         self._held: list[int] = []
         self._grace_ends: float | None = None
+        self._asked_at = 0.0
+        self._saved = 0
         self._disk_error: str | None = None
 
     def supervise(self) -> None:
@@ -148,11 +155,25 @@ class Supervisor:
         """TERM once to the child's group, KILL to its whole session when the grace is over."""
         now = time.monotonic()
         if self._grace_ends is None:
-            self._grace_ends = now + GRACE_S
+            self._asked_at = now
+            self._grace_ends = now + GRACE_S + LAST_STEP * self._step_s()
             _signal_group(child, signal.SIGTERM)
         elif now >= self._grace_ends and not self._killed_by_us:
+            before, self._saved = self._saved, self._bytes_saved()
+            if self._saved > before:
+                self._grace_ends = now + GRACE_S
+                return
             self._killed_by_us = True
             _signal_session(child, signal.SIGKILL)
+
+    def _step_s(self) -> float:
+        """How long the stage's latest step took; 0 when it has no steps."""
+        times = last_times(self.run.metrics_path)
+        return max(0.0, times[1] - times[0]) if len(times) == 2 else 0.0
+
+    def _bytes_saved(self) -> int:
+        """Bytes of the checkpoints that are being written."""
+        return sum(sum(file_sizes(folder).values()) for folder in self.run.unfinished_checkpoints)
 
     def _sample(self, sampler: Sampler) -> None:
         try:
@@ -174,7 +195,7 @@ class Supervisor:
         if outcome is not None and outcome.attempt == self.status.attempt:
             self._end(outcome.state, outcome.reason, outcome.ended_at)
         elif self._killed_by_us:
-            values = {"seconds": f"{GRACE_S:g}"}
+            values = {"seconds": f"{time.monotonic() - self._asked_at:.0f}"}
             self._end(State.STOPPED, Reason(code="stopped_by_force", values=values))
         elif self._grace_ends is not None:
             self._end(State.STOPPED, Reason(code="stopped_by_person"))
@@ -217,6 +238,17 @@ class Supervisor:
                 self._disk_error = str(error)
             _say(f"status not written: {error}")
             return False
+
+
+def last_times(metrics: Path) -> list[float]:
+    """When the last two steps of a run's last attempt ended, in seconds since the epoch."""
+    found: list[tuple[float, int]] = []
+    for line in last_lines(metrics, 3):
+        # The first may begin in the middle, and the last be torn.
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            value = json.loads(line)
+            found.append((float(value["time"]), int(value["attempt"])))
+    return [at for at, attempt in found[-2:] if attempt == found[-1][1]]
 
 
 def _signal_group(child: ProcessIdentity, number: signal.Signals) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from backend.files import read_json, write_json
+from backend.runs import UNFINISHED
 
 POSITION_FILE = "position.json"
 
@@ -31,13 +32,13 @@ def checkpoints(artifacts: Path) -> list[tuple[int, Path]]:
 def drop_older(artifacts: Path, keep: int) -> None:
     """Leave the newest `keep` checkpoints, and nothing half written."""
     old = [path for _, path in checkpoints(artifacts)[:-keep]]
-    for path in [*old, *artifacts.glob(".checkpoint-*")]:
+    for path in [*old, *artifacts.glob(f"{UNFINISHED}*")]:
         shutil.rmtree(path)
 
 
 def scratch_folder(artifacts: Path, step: int) -> Path:
     """Where `checkpoint-<step>` is put together."""
-    return artifacts / f".checkpoint-{step}"
+    return artifacts / f"{UNFINISHED}{step}"
 
 
 def start_writing(scratch: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from backend.files import read_json, write_json
-from backend.runs import Reason, RunFailed
+from backend.runs import UNFINISHED, Reason, RunFailed
 from backend.stages.base import Problem, StageContext, StageParameters, parameter, stage_main
 from backend.workspace import Workspace
 
@@ -22,9 +22,9 @@ class Parameters(StageParameters):
     steps: int = parameter(5, fold="data", ge=1)
     seconds: float = parameter(0.05, fold="data", gt=0)
     devices: int = parameter(1, fold="data", ge=1)
-    ending: Literal["done", "memory", "disk", "log", "sigkill", "failed", "stubborn", "worker"] = (
-        parameter("done", fold="recipe")
-    )
+    ending: Literal[
+        "done", "memory", "disk", "log", "sigkill", "failed", "stubborn", "worker", "saving", "hung"
+    ] = parameter("done", fold="recipe")
     text: str = parameter("", fold="recipe")
     trouble: str = parameter("", fold="recipe")
     source: str = parameter("", fold="data", kind="run")
@@ -51,12 +51,24 @@ def main(context: StageContext, parameters: Parameters) -> None:
         worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
         write_json(context.artifacts / "worker.json", worker.pid)
     for step in range(first + 1, parameters.steps + 1):
+        if context.stop_requested and parameters.ending in ("saving", "hung"):
+            _save(context, hang=parameters.ending == "hung")
         context.check_stop()
         context.metric(step, loss=1 / step)
         write_json(counter, step)
         context.progress(step, parameters.steps, "steps")
         time.sleep(parameters.seconds)
     _end(parameters)
+
+
+def _save(context: StageContext, *, hang: bool) -> None:
+    """Write a checkpoint for two seconds and a half, or begin one and stand still."""
+    folder = context.artifacts / f"{UNFINISHED}1"
+    folder.mkdir()
+    for part in range(25):
+        (folder / f"{part}.pt").write_bytes(b"x")
+        time.sleep(60 if hang else 0.1)
+    folder.rename(context.artifacts / "checkpoint-1")
 
 
 def _end(parameters: Parameters) -> None:

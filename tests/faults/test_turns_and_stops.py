@@ -144,6 +144,31 @@ def test_an_ignored_stop_becomes_a_kill(begin: Start):
     assert status.signal == "SIGKILL"
 
 
+def test_a_stop_waits_for_the_end_of_a_long_step(begin: Start):
+    run = begin(steps=400, seconds=1.4)
+    counting(run)
+    stop(run)
+    status = ended(run)
+    assert (status.reason.code, status.signal) == ("stopped_by_person", None)
+
+
+def test_a_stop_waits_for_a_checkpoint_as_long_as_it_grows(begin: Start):
+    run = begin(**LONG, ending="saving")
+    counting(run)
+    stop(run)
+    assert ended(run).reason.code == "stopped_by_person"
+    assert len(list((run.artifacts / "checkpoint-1").iterdir())) == 25
+
+
+def test_a_checkpoint_that_does_not_grow_is_waited_for_once(begin: Start):
+    run = begin(**LONG, ending="hung")
+    counting(run)
+    stop(run)
+    status = ended(run)
+    assert status.reason.code == "stopped_by_force"
+    assert status.reason.values == {"seconds": "2"}
+
+
 def test_two_clicks_in_one_studio_start_one_run(space: Workspace):
     found: list[Run] = []
     gate = threading.Barrier(4)

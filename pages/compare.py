@@ -15,7 +15,7 @@ from backend.evaluation.scores import Metric, category_name, contract_difference
 from backend.memory.health import describe
 from backend.runs import Run
 from backend.workspace import Workspace
-from pages.widgets.colors import LEVEL_ICONS, icon, run_color
+from pages.widgets.colors import LEVEL_ICONS, icon, run_colors
 from pages.widgets.compare_charts import costs, losses
 from pages.widgets.comparisons import comparison, known_metrics, metrics_table
 from pages.widgets.gallery import pager, style
@@ -73,19 +73,19 @@ def compare(space: Workspace, rows: list[RunRow]) -> None:
     baseline = next(one for one in found if one.row.id == first)
     others = [one for one in found if one is not baseline]
     sentences(space, others, baseline, labels)
-    colors = {one.row.id: run_color(one.row.id) for one in found}
+    colors = run_colors(one.row.id for one in found)
     st.html(metrics_table(space, [baseline, *others], labels, colors, baseline))
     health(space, [baseline, *others], labels)
     scored = [one for one in others if one.evaluation and baseline.evaluation]
     if scored:
         st.subheader(t("compare.by_category"))
         one, metric = choose_pair(scored, baseline, labels)
-        by_category(space, one, baseline, metric, labels)
+        by_category(space, one, baseline, metric, labels, colors)
     left, right = st.container(key="sides").columns(2, gap="medium")
     with left:
-        losses(space, found, labels)
+        losses(space, found, labels, colors)
     with right:
-        costs(found, labels)
+        costs(found, labels, colors)
     differences(space, [baseline, *others], labels)
     if scored:
         won_and_lost(space, one, baseline, metric, labels)
@@ -214,7 +214,12 @@ def _most_telling(metrics: list[Metric], one: Compared) -> Metric:
 
 
 def by_category(
-    space: Workspace, one: Compared, baseline: Compared, metric: Metric, labels: dict[str, str]
+    space: Workspace,
+    one: Compared,
+    baseline: Compared,
+    metric: Metric,
+    labels: dict[str, str],
+    colors: dict[str, str],
 ) -> None:
     """A dumbbell plot over the questions that both answered."""
     pairs = paired_answers(_run(space, one), _run(space, baseline), metric)
@@ -225,7 +230,7 @@ def by_category(
     figure = dumbbell(
         rows,
         (labels[baseline.row.id], labels[one.row.id]),
-        (run_color(baseline.row.id), run_color(one.row.id)),
+        (colors[baseline.row.id], colors[one.row.id]),
         t("evaluation.score_axis"),
     )
     st.plotly_chart(figure, config=CONFIG, key=f"dumbbell-{metric}")

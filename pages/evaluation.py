@@ -164,18 +164,7 @@ def questions(space: Workspace, run: Run, score: Score) -> None:
             key="outcome",
             on_change=keep("outcome", "", _first_page),
         )
-        names = ["", *score.categories]
-        restore("category", names, "")
-        category = st.selectbox(
-            t("evaluation.category"),
-            names,
-            format_func=lambda name: (
-                category_name(name, language()) if name else t("evaluation.all")
-            ),
-            key="category",
-            on_change=keep("category", "", _first_page),
-            width=240,
-        )
+        category = _category(score) if len(score.categories) > 1 else ""
         search = st.text_input(
             t("evaluation.search"),
             key="find",
@@ -196,6 +185,19 @@ def questions(space: Workspace, run: Run, score: Score) -> None:
         for number, row in enumerate(rows):
             with st.container(border=True, key=f"question-{number}"):
                 st.html(question_card(row, shown[row["image"]]))
+
+
+def _category(score: Score) -> str:
+    names = ["", *score.categories]
+    restore("category", names, "")
+    return st.selectbox(
+        t("evaluation.category"),
+        names,
+        format_func=lambda name: category_name(name, language()) if name else t("evaluation.all"),
+        key="category",
+        on_change=keep("category", "", _first_page),
+        width=240,
+    )
 
 
 def _label(row: RunRow) -> str:

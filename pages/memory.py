@@ -104,7 +104,12 @@ def choices(space: Workspace) -> tuple[str, MemorySettings, ModelShape]:
         **_KEPT,
     )
     micro = st.select_slider(
-        t("memory.micro_batch"), [1, 2, 4, 8, 16, 32], value=4, key="memory-micro", **_KEPT
+        t("memory.micro_batch"),
+        [1, 2, 4, 8, 16, 32],
+        value=4,
+        help=t("memory.micro_batch.help"),
+        key="memory-micro",
+        **_KEPT,
     )
     positions = st.slider(
         t("memory.positions"),
@@ -148,6 +153,7 @@ def _pick(name: str, options: tuple[str, ...]) -> str:
         default=options[0],
         required=True,
         format_func=lambda one: t(f"memory.{name}.{one}"),
+        help=t(f"memory.{name}.help"),
         key=f"memory-{name}",
         **_KEPT,
     )
@@ -243,12 +249,14 @@ def answer(found: Plan, corrected: Correction) -> None:
     moment = t(f"memory.moment.{found.prediction.peak_moment}")
     host = t("memory.host", size=gib(found.prediction.host))
     st.caption(f"{t('memory.peak_moment', moment=moment)} {host}")
+    part = found.prediction.largest
     if found.advice is not None:
         st.markdown(escape(found.advice.say(language())))
     else:
-        part = found.prediction.largest
         size = gib(found.prediction.parts[part])
         st.markdown(t("memory.no_advice", part=t(f"memory.part.{part}"), size=size))
+    what = t(f"memory.part.{part}.help").splitlines()[0]
+    st.caption(f"{t(f'memory.part.{part}')}: {what}")
     if corrected.count and corrected.device:
         st.caption(
             t(

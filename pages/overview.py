@@ -15,7 +15,7 @@ from backend.runs import Run, State
 from backend.supervisor import start, stop
 from backend.workspace import Workspace
 from pages.widgets.cards import STYLE, status_html
-from pages.widgets.colors import BadgeColor, icon, run_color
+from pages.widgets.colors import BadgeColor, icon, run_colors
 from pages.widgets.criteria import Criterion, criteria, open_findings
 from pages.widgets.gallery import plain, style
 from pages.widgets.inputs import run_label
@@ -178,6 +178,7 @@ def _scores(now: Standing) -> None:
 
 def _points(figure: go.Figure, column: int, name: str, scored: list[RunRow]) -> None:
     known = [row for row in scored if row.score(name) is not None]
+    colors = run_colors(row.id for row in scored)
     spans = [row.scores[name].get("interval") or [row.score(name)] * 2 for row in known]
     values = [row.score(name) or 0.0 for row in known]
     moments = [
@@ -189,7 +190,7 @@ def _points(figure: go.Figure, column: int, name: str, scored: list[RunRow]) -> 
             x=moments,
             y=values,
             mode="markers",
-            marker={"size": 10, "color": [run_color(row.id) for row in known]},
+            marker={"size": 10, "color": [colors[row.id] for row in known]},
             error_y={
                 "type": "data",
                 "symmetric": False,

@@ -160,23 +160,23 @@ def _name(row: RunRow) -> str:
 def _column_config() -> dict[str, Any]:
     column = st.column_config
     return {
-        "state": column.TextColumn(t("runs.state"), width=88),
-        "name": column.TextColumn(t("runs.name"), width=160),
-        "stage": column.TextColumn(t("runs.stage"), width=128),
-        "data": column.TextColumn(t("runs.data")),
-        "method": column.TextColumn(t("runs.method"), width=72),
-        "loss": column.NumberColumn(t("run.loss"), format="%.3f", width=72),
+        "state": column.TextColumn(t("runs.state"), width=84),
+        "name": column.TextColumn(t("runs.name"), width=136),
+        "stage": column.TextColumn(t("runs.stage"), width=112),
+        "data": column.TextColumn(t("runs.data"), width=88),
+        "method": column.TextColumn(t("runs.method"), width=60),
+        "loss": column.NumberColumn(t("run.loss"), format="%.3f", width=60),
         "textvqa": column.NumberColumn(
-            "TextVQA", format="%.1f", width=80, help=t("runs.score.help")
+            "TextVQA", format="%.1f", width=72, help=t("runs.score.help")
         ),
         "mmbench": column.NumberColumn(
-            "MMBench", format="%.1f", width=80, help=t("runs.score.help")
+            "MMBench", format="%.1f", width=76, help=t("runs.score.help")
         ),
         "peak": column.NumberColumn(
-            t("runs.peak"), format="%.2f", width=96, help=t("runs.peak.help")
+            t("runs.peak"), format="%.2f", width=76, help=t("runs.peak.help")
         ),
-        "took": column.TextColumn(t("runs.took"), width=104),
-        "created": column.DatetimeColumn(t("runs.created"), format="YYYY-MM-DD HH:mm", width=128),
+        "took": column.TextColumn(t("runs.took"), width=88),
+        "created": column.DatetimeColumn(t("runs.created"), format="MM-DD HH:mm", width=96),
     }
 
 

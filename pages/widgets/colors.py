@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
 from typing import Literal
 
 from backend.runs import State
@@ -36,6 +37,20 @@ def run_color(run_id: str) -> str:
     """The run's own color, the same wherever it is drawn."""
     # The last one, gray, says "other" or "unknown".
     return OKABE_ITO[zlib.crc32(run_id.encode()) % (len(OKABE_ITO) - 1)]
+
+
+def run_colors(run_ids: Iterable[str]) -> dict[str, str]:
+    """A color for each of the runs that are drawn together.
+
+    Each has its own; where an older run has that already, the next that is free.
+    """
+    choice = OKABE_ITO[:-1]
+    found: dict[str, str] = {}
+    for run_id in sorted(set(run_ids)):
+        own = choice.index(run_color(run_id))
+        order = choice[own:] + choice[:own]
+        found[run_id] = next((one for one in order if one not in found.values()), order[0])
+    return found
 
 
 def icon(name: str) -> str:

@@ -6,7 +6,6 @@ import streamlit as st
 
 from backend.evaluation.scores import Metric, metric_entry
 from backend.workspace import Workspace
-from pages.widgets.colors import run_color
 from pages.widgets.comparisons import known_metrics
 from pages.widgets.score_charts import CONFIG, Cost, cost_scatter, loss_curves
 from pages.widgets.text import t
@@ -17,10 +16,12 @@ from store.metrics import Curve, smoothed
 _GIB = 1 << 30
 
 
-def losses(space: Workspace, found: list[Compared], labels: dict[str, str]) -> None:
+def losses(
+    space: Workspace, found: list[Compared], labels: dict[str, str], colors: dict[str, str]
+) -> None:
     """Loss curves over each other, of one training stage."""
     st.subheader(t("compare.losses"))
-    stages = [s for s in ("pretrain", "finetune") if any(_curves(space, found, labels, s))]
+    stages = [s for s in ("pretrain", "finetune") if _curves(space, found, s)]
     if not stages:
         st.caption(t("compare.losses.none"))
         return
@@ -34,20 +35,22 @@ def losses(space: Workspace, found: list[Compared], labels: dict[str, str]) -> N
         on_change=keep("curve", stages[0]),
         label_visibility="collapsed",
     )
-    figure = loss_curves(
-        _curves(space, found, labels, stage), t("document.step"), t("document.loss")
-    )
+    curves = [
+        (labels[run_id], colors[run_id], curve)
+        for run_id, curve in _curves(space, found, stage).items()
+    ]
+    figure = loss_curves(curves, t("document.step"), t("document.loss"))
     st.plotly_chart(figure, config=CONFIG, key=f"losses-{stage}")
 
 
-def costs(found: list[Compared], labels: dict[str, str]) -> None:
+def costs(found: list[Compared], labels: dict[str, str], colors: dict[str, str]) -> None:
     """Score against duration or memory."""
     st.subheader(t("compare.cost"))
     metrics = known_metrics(found)
     kinds = {
         kind: points
         for kind in ("duration", "peak_memory", "peak_host_memory")
-        if metrics and (points := _points(found, labels, metrics[0], kind))
+        if metrics and (points := _points(found, labels, colors, metrics[0], kind))
     }
     if not kinds:
         st.caption(t("compare.cost.none"))
@@ -68,7 +71,13 @@ def costs(found: list[Compared], labels: dict[str, str]) -> None:
     st.plotly_chart(figure, config=CONFIG, key=f"cost-{kind}")
 
 
-def _points(found: list[Compared], labels: dict[str, str], metric: Metric, kind: str) -> list[Cost]:
+def _points(
+    found: list[Compared],
+    labels: dict[str, str],
+    colors: dict[str, str],
+    metric: Metric,
+    kind: str,
+) -> list[Cost]:
     points = []
     for one in found:
         entry = metric_entry(one.evaluation.scores, metric) if one.evaluation else None
@@ -81,20 +90,18 @@ def _points(found: list[Compared], labels: dict[str, str], metric: Metric, kind:
                     labels[one.row.id],
                     amount,
                     entry["score"],
-                    run_color(one.row.id),
+                    colors[one.row.id],
                     tuple(interval) if interval else None,
                 )
             )
     return points
 
 
-def _curves(
-    space: Workspace, found: list[Compared], labels: dict[str, str], stage: str
-) -> list[tuple[str, str, Curve]]:
-    """Label, color and smoothed loss of each run that has one."""
-    known = []
+def _curves(space: Workspace, found: list[Compared], stage: str) -> dict[str, Curve]:
+    """Run id to the smoothed loss of its training, where there is one."""
+    known = {}
     for one in found:
         run = one.training(space, stage)
         if run is not None and len(curve := smoothed(run, "loss")):
-            known.append((labels[one.row.id], run_color(one.row.id), curve))
+            known[one.row.id] = curve
     return known

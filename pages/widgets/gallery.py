@@ -26,8 +26,8 @@ STYLE = """<style>
   padding: 8px; opacity: 0.7; box-sizing: border-box; }
 .sl-badges { display: flex; flex-wrap: wrap; gap: 4px; }
 .sl-badge { display: inline-flex; align-items: center; gap: 4px; padding: 0 8px; font-size: 0.75rem;
-  line-height: 20px; border-radius: 10px; max-width: 100%; overflow: hidden;
-  text-overflow: ellipsis; white-space: nowrap;
+  line-height: 20px; border-radius: 10px; max-width: 100%; box-sizing: border-box;
+  overflow-wrap: anywhere;
   background: color-mix(in srgb, currentColor 9%, transparent); }
 .sl-icon { font-family: "Material Symbols Rounded"; font-size: 14px; line-height: 1;
   font-feature-settings: "liga"; flex: none; }

@@ -97,7 +97,8 @@ def _segment(words: str, share: float, name: str | None = None) -> str:
 
 def _legend(sizes: dict[str, int], gaps: str = "") -> str:
     entries = "".join(
-        f'<span><i style="background:{COLORS[name]}"></i>{html(_amount(name, size))}</span>'
+        f'<span title="{html(t(f"memory.part.{name}.help"))}">'
+        f'<i style="background:{COLORS[name]}"></i>{html(_amount(name, size))}</span>'
         for name, size in sizes.items()
     )
     if gaps:

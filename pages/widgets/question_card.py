@@ -25,7 +25,8 @@ def question_card(row: Mapping[str, Any], shown: Thumbnail) -> str:
         (t("evaluation.gold"), gold_text(row["gold"])),
     ]
     marks = [badge(t(f"evaluation.outcome.{outcome}"), _OUTCOMES[outcome], f"sl-{outcome}")]
-    if row["category"]:
+    # TextVQA has one category only: on each card it would be noise.
+    if row["category"] not in (None, "", "default"):
         marks.append(badge(category_name(row["category"], language())))
     return _card(row, shown, marks, facts) + prompt_html(row["prompt"])
 

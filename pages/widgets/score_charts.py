@@ -97,17 +97,19 @@ def dumbbell(
 def cost_scatter(points: Sequence[Cost], cost: str, score: str) -> go.Figure:
     """Score against what it cost, one point a run."""
     figure = go.Figure()
+    middle = max((point.cost for point in points), default=0) / 2
     for point in points:
         figure.add_scatter(
             x=[point.cost],
             y=[point.score],
             mode="markers+text",
             name=_shown(point.label),
-            text=[_shown(point.label)],
-            textposition="top center",
+            text=[f"  {_shown(point.label)}  "],
+            # Where there is room: beside its interval, towards the middle.
+            textposition="middle left" if point.cost > middle else "middle right",
             marker={"color": point.color, "size": 12},
             error_y=_error(point),
-            hovertemplate="%{text}: %{y:.1f}, %{x:.3g}<extra></extra>",
+            hovertemplate="%{fullData.name}: %{y:.1f}, %{x:.3g}<extra></extra>",
             showlegend=False,
         )
     figure.update_xaxes(title=cost, rangemode="tozero")

@@ -158,9 +158,8 @@ def run_to_end(context: StageContext, main: Callable[[], None]) -> Outcome:
     state: EndState = State.SUCCEEDED
     reason = Reason(code="completed")
     try:
+        # One that was asked to stop and came to its end all the same has done its work.
         main()
-        if context.stop_requested:
-            state, reason = State.STOPPED, Reason(code="stopped_by_person")
     except StopRequested:
         state, reason = State.STOPPED, Reason(code="stopped_by_person")
     except RunFailed as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import random
 import re
 import shutil
@@ -48,12 +49,31 @@ def start_writing(scratch: Path) -> None:
 
 
 def finish_writing(scratch: Path, position: dict[str, Any]) -> Path:
-    """Give a complete folder its name."""
+    """Give a complete folder its name, once all of it has reached the disk.
+
+    Only then may older checkpoints go: a machine that loses its power keeps one that is whole.
+    """
     write_json(scratch / POSITION_FILE, position)
+    for path in [*scratch.rglob("*"), scratch]:
+        _reach_disk(path)
     final = scratch.with_name(scratch.name.removeprefix("."))
     shutil.rmtree(final, ignore_errors=True)
     scratch.rename(final)
+    _reach_disk(final.parent)
     return final
+
+
+def _reach_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def give_up_writing(scratch: Path) -> None:
+    """Remove a folder that cannot be completed: on a full disk its bytes are what others need."""
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def read_position(folder: Path) -> dict[str, Any]:

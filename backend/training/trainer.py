@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+import zlib
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +24,14 @@ from backend.stages.base import StageContext, StopRequested
 from backend.training import resume
 from backend.training.batches import BatchLog
 from backend.training.compiling import compile_layers, left_as_they_are
-from backend.training.data import Collator, MicroBatch, Unreadable, prefetch, read_samples
+from backend.training.data import (
+    Collator,
+    MicroBatch,
+    Sample,
+    Unreadable,
+    prefetch,
+    read_samples,
+)
 from backend.training.device import choose_layout, forget_peaks, memory, training_device
 from backend.training.engine import Engine, PlainEngine
 from backend.training.longest import expectation
@@ -106,11 +114,14 @@ class Trainer:
             parameters.seed,
             lengths,
         )
+        self.content = _content_mark(samples)
         self._check_samples(len(samples))
+        self._check_stop()
         resume.seed_everything(parameters.seed)
         self.mgm = build(
             context.workspace, parameters, self.device, projector=job.projector, lora=job.lora
         )
+        self._check_stop()
         # Weights start alike everywhere, and then every process drops what it drops.
         resume.seed_everything(parameters.seed + self.ranks.rank)
         self.micro_batches = min(
@@ -148,6 +159,11 @@ class Trainer:
                 place="global_batch_size",
                 remedy=f"Choose a global batch of at most {count}, or one device.",
             )
+
+    def _check_stop(self) -> None:
+        """End at once while there is nothing to save; several processes agree on it later."""
+        if not self.ranks.several:
+            self.context.check_stop()
 
     def _engine(self) -> Engine:
         model, asked = self.mgm.model, self.parameters
@@ -202,6 +218,8 @@ class Trainer:
         """
         self._resume()
         self._progress()
+        if any(self.ranks.gather(self.context.stop_requested)):
+            raise StopRequested
         stream = self._stream()
         try:
             while self.step < self.total:
@@ -246,6 +264,7 @@ class Trainer:
             "step": self.step,
             "total": self.total,
             "samples": self.order.count,
+            "content": self.content,
             "global_batch": self.order.global_batch,
             "micro_batch": self.order.micro_batch,
             "devices": self.parameters.devices,
@@ -359,11 +378,17 @@ class Trainer:
         if first:
             resume.start_writing(folder)
         self.ranks.wait()
-        self.engine.save(folder)
-        resume.save_random(folder, self.ranks.rank)
-        self.ranks.wait()
+        try:
+            self.engine.save(folder)
+            resume.save_random(folder, self.ranks.rank)
+            self.ranks.wait()
+            if first:
+                resume.finish_writing(folder, self._position())
+        except BaseException:
+            if first:
+                resume.give_up_writing(folder)
+            raise
         if first:
-            resume.finish_writing(folder, self._position())
             keep = self.parameters.save_total_limit
             resume.drop_older(
                 artifacts, keep or self.context.workspace.settings.retention_checkpoints
@@ -378,7 +403,7 @@ class Trainer:
             sick = any(finding.level == "error" for finding in findings)
         if not self.ranks.gather(sick)[0]:
             return
-        self._save_checkpoint()
+        # Nothing is saved: it would push out a checkpoint from before the sickness.
         if self.ranks.first:
             conclude(self.context.run)
         else:
@@ -410,6 +435,12 @@ class Trainer:
 def run(context: StageContext, parameters: TrainingParameters, job: Job) -> None:
     """Train in this process as a stage does."""
     Trainer(context, parameters, job).train()
+
+
+def _content_mark(samples: Sequence[Sample]) -> int:
+    """Changes when other samples are trained on, or the same in another order."""
+    lines = (f"{sample.id} {sample.length}\n" for sample in samples)
+    return zlib.crc32("".join(lines).encode())
 
 
 def _mean(values: list[float]) -> float | None:

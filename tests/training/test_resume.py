@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import multiprocessing
 import os
 import signal
@@ -13,8 +15,11 @@ import torch
 
 from backend.errors import InputError
 from backend.files import read_lines, write_json
-from backend.runs import Run
-from backend.training import resume
+from backend.memory.symptoms import Finding
+from backend.runs import Reason, Run, RunFailed, State
+from backend.stages import pretrain
+from backend.stages.base import StageContext, run_to_end
+from backend.training import resume, trainer
 from backend.workspace import Workspace
 from tests.training.small import losses, new_run, seen, train, trained, weights
 
@@ -23,6 +28,8 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "pretrain": ("pretrain", NOISY),
     "full": ("finetune", NOISY | {"method": "full"}),
     "lora": ("finetune", NOISY | {"method": "lora", "lora_rank": 4, "lora_dropout": 0.3}),
+    "qlora": ("finetune", NOISY | {"method": "qlora", "lora_rank": 4, "lora_dropout": 0.3}),
+    "8-bit": ("finetune", NOISY | {"precision": "fp32_master", "optimizer": "adamw_8bit"}),
     "stochastic": (
         "finetune",
         NOISY | {"precision": "bf16_stochastic", "optimizer": "paged_adamw_8bit"},
@@ -149,6 +156,90 @@ def test_only_the_attempt_that_trained_a_step_last_counts(space: Workspace, kill
     assert train(space, run, attempt=2)
     rows = [(row["step"], row["attempt"]) for row in read_lines(run.metrics_path)]
     assert rows == [(1, 1), (2, 1), (3, 1)] + [(step, 2) for step in range(3, STEPS + 1)]
+
+
+def test_a_save_that_fails_leaves_the_checkpoint_before_and_no_rest(
+    space: Workspace, undisturbed: dict[str, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, values = KINDS["full"]
+    run = new_run(space, stage, **values, save_total_limit=1)
+    save = resume.save_random
+
+    def full_disk(folder: Path, rank: int) -> None:
+        if folder.name == ".checkpoint-6":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(folder, rank)
+
+    monkeypatch.setattr(resume, "save_random", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        train(space, run)
+    assert [path.name for path in run.artifacts.glob("*checkpoint-*")] == ["checkpoint-4"]
+    monkeypatch.undo()
+    assert train(space, run, attempt=2)
+    same(run, undisturbed["full"])
+
+
+def test_a_sick_run_keeps_the_checkpoint_from_before(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sick(rows: Any) -> list[Finding]:
+        return [Finding("not_finite", "error", {})] if len(list(rows)) >= 5 else []
+
+    def conclude(run: Run) -> None:
+        raise RunFailed(Reason(code="did_not_learn"))
+
+    monkeypatch.setattr(trainer, "judge", sick)
+    monkeypatch.setattr(trainer, "conclude", conclude)
+    monkeypatch.setattr(trainer, "SICK_EVERY", 5)
+    run = new_run(space, "pretrain", **NOISY, save_total_limit=1)
+    with pytest.raises(RunFailed, match="did_not_learn"):
+        train(space, run)
+    assert [step for step, _ in resume.checkpoints(run.artifacts)] == [4]
+
+
+def test_a_run_that_is_stopped_while_it_loads_ends_at_once(space: Workspace) -> None:
+    run = new_run(space, "pretrain", **NOISY)
+    context = StageContext(space, run)
+    context.stop_requested = True
+    outcome = run_to_end(context, lambda: pretrain.main(context, _parameters(run)))
+    assert outcome.state is State.STOPPED
+    assert not run.metrics_path.exists()
+    assert not list(run.artifacts.glob("*checkpoint-*"))
+
+
+def test_a_run_that_is_stopped_in_its_last_step_has_succeeded(
+    space: Workspace, undisturbed: dict[str, Run]
+) -> None:
+    run = new_run(space, "pretrain", **NOISY)
+
+    class Context(StageContext):
+        def metric(self, step: int, **values: Any) -> None:
+            super().metric(step, **values)
+            self.stop_requested = step == STEPS
+
+    context = Context(space, run)
+    outcome = run_to_end(context, lambda: pretrain.main(context, _parameters(run)))
+    assert outcome.state is State.SUCCEEDED
+    same(run, undisturbed["pretrain"])
+
+
+def _parameters(run: Run) -> pretrain.Parameters:
+    return pretrain.Parameters.model_validate(run.spec.parameters)
+
+
+def test_a_checkpoint_of_samples_that_have_changed_is_refused(
+    space: Workspace, tmp_path: Path
+) -> None:
+    records = json.loads(space.asset("finetune_pairs").read_text())
+    data = tmp_path / "train.json"
+    data.write_text(json.dumps(records))
+    given = {"data": str(data), "image_root": str(space.asset("finetune_images"))}
+    run = new_run(space, "pretrain", **NOISY, **given)
+    assert not train(space, run, stop_at=3)
+    records[3]["conversations"][1]["value"] += " and more"
+    data.write_text(json.dumps(records))
+    with pytest.raises(InputError, match="changed since this checkpoint"):
+        train(space, run, attempt=2)
 
 
 def test_a_checkpoint_of_other_data_is_refused(space: Workspace) -> None:

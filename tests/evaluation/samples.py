@@ -143,3 +143,17 @@ def make_evaluated(
         run.artifacts / "questions.parquet", [row for part in results.values() for row in part.rows]
     )
     return run
+
+
+def make_submittable(root: Path) -> Workspace:
+    """A workspace whose run `20261124-000000-evaluate-clean` the challenge would take."""
+    workspace = make_workspace(root / "w", make_benchmarks(root / "b"))
+    counts = {"samples": 50, "kept": 42, "dropped": 8, "synthesized": 12}
+    make_evaluated(workspace, "clean", lambda t: "red", lambda t: "A", counts=counts)
+    for stage in ("pretrain", "finetune"):
+        log = workspace.runs / f"20261124-000000-{stage}-clean" / "output.log"
+        log.write_text(f"{stage} log\n")
+    prepared = workspace.runs / "20261124-000000-prepare-clean" / "artifacts"
+    write_json(prepared / "prepared.json", {"samples": 42})
+    (prepared / "train.json").write_text("[]")
+    return workspace

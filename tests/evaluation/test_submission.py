@@ -14,22 +14,14 @@ from backend.evaluation.submission import (
 )
 from backend.files import read_json, write_json
 from backend.messages import message
-from tests.evaluation.samples import make_benchmarks, make_evaluated, make_run, make_workspace
+from tests.evaluation.samples import make_run, make_submittable
 
 EVALUATION = "20261124-000000-evaluate-clean"
 
 
 @pytest.fixture
 def workspace(tmp_path):
-    workspace = make_workspace(tmp_path / "w", make_benchmarks(tmp_path / "b"))
-    counts = {"samples": 50, "kept": 42, "dropped": 8, "synthesized": 12}
-    make_evaluated(workspace, "clean", lambda t: "red", lambda t: "A", counts=counts)
-    for stage in ("pretrain", "finetune"):
-        (run_folder(workspace, stage) / "output.log").write_text(f"{stage} log\n")
-    prepared = run_folder(workspace, "prepare") / "artifacts"
-    write_json(prepared / "prepared.json", {"samples": 42})
-    (prepared / "train.json").write_text("[]")
-    return workspace
+    return make_submittable(tmp_path)
 
 
 def run_folder(workspace, stage):

@@ -72,8 +72,8 @@ def show() -> None:
         answer(found, corrected)
     make_it_fit(found)
     explanations(found)
-    probe_view(space, stage, settings)
-    deaths(space)
+    shown = probe_view(space, stage, settings)
+    deaths(space, shown)
 
 
 @st.cache_data(max_entries=256, show_spinner=False)
@@ -336,10 +336,10 @@ def explanations(found: Plan) -> None:
         st.markdown(t("memory.how.text"))
 
 
-def deaths(space: Workspace) -> None:
-    """Runs that ran out of memory, newest first."""
+def deaths(space: Workspace, shown: str | None) -> None:
+    """Runs that ran out of memory, newest first, without the one that is shown already."""
     st.subheader(t("memory.deaths"), anchor=False)
-    died = [row for row in run_rows(space) if row.state is State.FAILED]
+    died = [row for row in run_rows(space) if row.state is State.FAILED and row.id != shown]
     found = [(row, row.reason) for row in died if row.reason and row.reason.code in MEMORY]
     if not found:
         st.caption(t("memory.deaths.none"))

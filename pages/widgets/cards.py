@@ -105,14 +105,18 @@ def _filled(key: str, values: dict[str, str], otherwise: str) -> str:
 def reason_box(state: State, reason: Reason) -> None:
     """Why a run ended badly: sentence and remedy first, evidence folded."""
     sentence, remedy = reason_sentences(reason)
+    # Of memory, torch's own words are long: they are folded below.
+    sentence = known_text(f"death.title.{reason.code}", sentence)
     text = plain(sentence) + (f"\n\n{plain(remedy)}" if remedy else "")
     if state is State.FAILED:
         st.error(text, icon=icon(STATE_ICONS[state]))
     else:
         st.warning(text, icon=icon(STATE_ICONS[state]))
-    if reason.evidence:
+    error = reason.values.get("error")
+    evidence = reason.evidence or ([str(error)] if error else [])
+    if evidence:
         with st.expander(t("run.evidence")):
-            st.code("\n".join(reason.evidence), language=None, wrap_lines=True)
+            st.code("\n".join(evidence), language=None, wrap_lines=True)
 
 
 def event_sentence(code: str, values: dict[str, object]) -> str:

@@ -133,7 +133,7 @@ def _by_run(page: str, row: RunRow | None) -> Phase:
 
 def _memory(now: Standing) -> Phase:
     row = now.training
-    if row is None:
+    if row is None or row.peak_memory is row.peak_host_memory is None:
         return Phase("memory", "open")
     if row.peak_memory is None:
         values: dict[str, Any] = {"peak": row.peak_host_memory}

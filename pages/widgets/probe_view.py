@@ -30,8 +30,8 @@ _LIVE = 2
 Figures = dict[str, Any]
 
 
-def probe_view(space: Workspace, stage: str, settings: MemorySettings) -> None:
-    """Measure the chosen configuration here, and see the last measurement."""
+def probe_view(space: Workspace, stage: str, settings: MemorySettings) -> str | None:
+    """Measure the chosen configuration here, and see the last measurement; its run's id."""
     st.subheader(t("probe.title"), anchor=False)
     st.caption(t("probe.intro"))
     opened = "clone" in st.query_params
@@ -51,9 +51,10 @@ def probe_view(space: Workspace, stage: str, settings: MemorySettings) -> None:
     last = next((run for run in Run.all(space) if _is_probe(run)), None)
     if last is None:
         st.caption(t("probe.none"))
-        return
+        return None
     going = not run_row(space, last.id).state.ended
     live(_last, space, last, going, every=_LIVE if going else None, of=[last.id])
+    return last.id
 
 
 def _is_probe(run: Run) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +111,7 @@ def health(run: Run, row: RunRow) -> None:
         if not found:
             st.success(t("run.health.fine", step=number(row.last_step)), icon=icon("check_circle"))
         for one in found:
-            show_finding(one)
+            show_finding(one, steps=False)
             _step_buttons(run, one)
     _events(run)
 
@@ -152,11 +151,11 @@ def findings(run: Run, source: Fingerprint | None = None) -> list[Finding]:
     return [] if source is None else _findings(run, source)
 
 
-def show_finding(finding: Finding) -> None:
-    """A finding's sentence, its advice, and where to look."""
+def show_finding(finding: Finding, *, steps: bool = True) -> None:
+    """A finding's sentence, its advice, and, unless buttons say it, where to look."""
     box = {"error": st.error, "warning": st.warning}.get(finding.level, st.info)
-    steps = ", ".join(number(step) for step in finding.steps[:5])
-    where = f"\n\n{plain(t('run.health.steps', steps=steps))}" if steps else ""
+    listed = ", ".join(number(step) for step in finding.steps[:5])
+    where = f"\n\n{plain(t('run.health.steps', steps=listed))}" if steps and listed else ""
     text = plain(describe(finding, language())) + f"\n\n{plain(advice(finding, language()))}"
     box(text + where, icon=icon(LEVEL_ICONS[finding.level]))
 
@@ -260,7 +259,7 @@ def files(run: Run) -> None:
     names = [str(path.relative_to(run.path)) for path in found[:_FILES]]
     lines = "".join(
         f"<tr><td>{html(name)}</td><td class='sl-number'>{html(gib(sizes[path]))}</td>"
-        f"<td class='sl-number'>{datetime.fromtimestamp(path.stat().st_mtime):%H:%M:%S}</td></tr>"
+        f"<td class='sl-number'>{clock(path.stat().st_mtime)}</td></tr>"
         for name, path in zip(names, found, strict=False)
     )
     st.html(f'<div class="sl-scroll"><table class="sl-table">{lines}</table></div>')

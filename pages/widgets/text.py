@@ -83,12 +83,13 @@ def number(value: float | None, unit: str = "") -> str:
 
 
 def gib(value: float | None) -> str:
-    """Bytes as GiB, or as MiB below a hundredth of one."""
+    """Bytes as GiB, or in the largest unit of which there is at least a tenth."""
     if value is None:
         return UNKNOWN
-    if 0 < value < _GIB / 10:
-        return number(value / (1 << 20), "MiB")
-    return number(value / _GIB, "GiB")
+    for unit, size in (("GiB", _GIB), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if not value or abs(value) >= size / 10:
+            return number(value / size, unit)
+    return number(int(value), "B")
 
 
 def duration(seconds: float | None) -> str:

@@ -100,6 +100,18 @@ def test_a_death_is_explained_with_its_ways_out(died: Workspace, monkeypatch, la
     assert len([button for button in app.button if button.key.startswith("use-way")]) == 3
 
 
+def test_a_probe_that_died_is_shown_once_with_its_ways_out(died: Workspace, monkeypatch):
+    reason = Reason(code="device_memory", values={"error": ERROR}, evidence=[ERROR])
+    asked = {"preset": "kit", "trains": "finetune"}
+    probe = add_run(died, "20261124-154500-probe-7f3a", State.FAILED, asked, reason=reason)
+    probe.log_path.write_text(LOG)
+    app = visit("memory", died, monkeypatch)
+    keys = [button.key for button in app.button if button.key.startswith("use-way")]
+    assert sorted(keys) == [f"use-way-{run}-{n}" for run in (DEAD, probe.id) for n in range(3)]
+    assert ERROR not in app.error[-1].value
+    assert "The card's memory ran out" in read(app)
+
+
 def test_a_way_out_fills_the_training_form(died: Workspace, monkeypatch):
     app = visit("memory", died, monkeypatch)
     app = sound(app.button(key=f"use-way-{DEAD}-0").click().run())

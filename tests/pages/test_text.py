@@ -32,7 +32,15 @@ def test_numbers_have_three_significant_digits(value, shown):
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(None, "–"), (30.2 * GIB, "30.2 GiB"), (5 * MIB, "5.00 MiB"), (0, "0 GiB")]
+    ("value", "shown"),
+    [
+        (None, "–"),
+        (30.2 * GIB, "30.2 GiB"),
+        (5 * MIB, "5.00 MiB"),
+        (2048, "2.00 KiB"),
+        (69, "69 B"),
+        (0, "0 GiB"),
+    ],
 )
 def test_bytes_are_gib(value, shown):
     assert gib(value) == shown

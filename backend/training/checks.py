@@ -10,6 +10,7 @@ from backend.formats.json_array import array_objects
 from backend.gpu import visible_cards
 from backend.stages.base import Problem
 from backend.training.parameters import TrainingParameters
+from backend.training.room import room
 from backend.training.sources import MODEL_ASSETS, projector_file, training_source
 from backend.workspace import Workspace
 
@@ -63,6 +64,7 @@ def training_problems(
         *_batch_problems(parameters),
         *_lever_problems(parameters),
         *_asset_problems(workspace),
+        *_disk_problems(workspace, parameters),
         *_input_problems(workspace, parameters, stage),
         *_rule_problems(workspace, parameters, stage),
     ]
@@ -157,6 +159,23 @@ def _asset_problems(workspace: Workspace) -> list[Problem]:
         for name in MODEL_ASSETS
         if not (path := workspace.asset(name)).is_dir()
     ]
+
+
+def _disk_problems(workspace: Workspace, parameters: TrainingParameters) -> list[Problem]:
+    """Too little room: an error when not even the result fits, else a warning."""
+    try:
+        needed = room(workspace, parameters)
+    except SynthLoopError:
+        # A model zoo that is missing or broken is told of elsewhere.
+        return []
+    if needed.free >= needed.most:
+        return []
+    values = {
+        name: f"{getattr(needed, name) / (1 << 30):,.1f} GiB"
+        for name in ("most", "checkpoint", "result", "free")
+    }
+    level: Literal["error", "warning"] = "error" if needed.free < needed.result else "warning"
+    return [Problem(level, "disk_room", values, str(workspace.root))]
 
 
 def _input_problems(

@@ -5,18 +5,24 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from backend.files import file_sizes
 from backend.gpu import Device, DeviceReadings, visible
+from backend.memory.shapes import ModelShape
+from backend.mgm import checkpoints
 from backend.stages import finetune, pretrain
+from backend.stages import stage as stage_named
 from backend.stages.base import Problem
 from backend.supervisor.parameters import sentence
-from backend.training import checks
+from backend.training import checks, room
+from backend.training.longest import shape_of
 from backend.training.presets import PRESETS
-from backend.workspace import Workspace
-from tests.training.small import EXACT, make_workspace
+from backend.workspace import Settings, Workspace
+from tests.training.small import EXACT, make_workspace, new_run, train
 
 
 def problems(space: Workspace, stage: Any = finetune, **values: Any) -> list[Problem]:
@@ -166,6 +172,63 @@ def test_every_deviation_from_it_is_a_warning_that_names_it(
     kit_space: Workspace, stage: Any, values: dict[str, Any]
 ) -> None:
     assert deviations(kit_space, stage, **values) == values
+
+
+@pytest.mark.parametrize(
+    ("free_gib", "values", "level"),
+    [
+        (29, {}, None),
+        (28, {}, "warning"),
+        (19, {"save_total_limit": 1}, None),
+        (18, {"save_total_limit": 1}, "warning"),
+        (10, {"save_steps": 0}, None),
+        (9, {"save_steps": 0}, "warning"),
+        (5, {"save_steps": 0}, "error"),
+        (98, {"preset": "kit"}, "warning"),
+        (4, {"preset": "fit-12gb-lora"}, None),
+    ],
+)
+def test_a_disk_too_small_for_the_checkpoints_is_told_beforehand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_gib: int, values: dict, level: str | None
+) -> None:
+    space = Workspace.create(tmp_path / "empty", Settings(name="kit", profile="mgm-2b"))
+    usage = SimpleNamespace(free=free_gib << 30)
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: usage)
+    given = {"preset": "fit-24gb-full"} | values
+    found = finetune.preflight(space, finetune.Parameters.model_validate(given))
+    told = [one for one in found if one.code == "disk_room"]
+    assert [one.level for one in told] == ([level] if level else [])
+    assert all(f"{free_gib}.0 GiB" in sentence(one) for one in told)
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"precision": "fp32"},
+        {"precision": "fp32_master"},
+        {"precision": "bf16_stochastic", "optimizer": "adamw_8bit"},
+        {"method": "lora", "lora_rank": 8, "precision": "bf16", "optimizer": "adamw_bf16"},
+    ],
+)
+def test_the_room_told_is_the_room_taken(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch, stage: str, values: dict[str, Any]
+) -> None:
+    zoo = [space.asset(name) for name in ("llm", "vision_tower", "vision_tower_aux")]
+    shape = shape_of(checkpoints.assemble(*zoo, image_size_aux=128).model.config)
+    monkeypatch.setattr(ModelShape, "of_workspace", lambda workspace: shape)
+    if stage == "pretrain":
+        known = pretrain.Parameters.model_fields
+        values = {name: value for name, value in values.items() if name in known}
+    run = new_run(space, stage, **values)
+    assert not train(space, run, stop_at=1)
+    told = room.room(space, stage_named(stage).parameters.model_validate(run.spec.parameters))
+    (checkpoint,) = run.artifacts.glob("checkpoint-*")
+    assert told.checkpoint == pytest.approx(sum(file_sizes(checkpoint).values()), rel=0.2, abs=8e4)
+    assert train(space, run, attempt=2)
+    left = {path: size for path, size in file_sizes(run.artifacts).items() if path.suffix != ".json"
+            and "checkpoint-" not in str(path)}  # fmt: skip
+    assert told.result == pytest.approx(sum(left.values()), rel=0.2, abs=8e4)
 
 
 def test_a_starter_may_do_as_it_likes(space: Workspace) -> None:

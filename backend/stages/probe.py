@@ -56,7 +56,9 @@ def preflight(workspace: Workspace, parameters: Parameters) -> list[Problem]:
             for name in FINETUNE_ONLY
             if getattr(parameters, name) != fields[name].default
         ]
-    return [*found, *training_problems(workspace, _training(parameters), stage=parameters.trains)]
+    training = _training(parameters)
+    found += training_problems(workspace, training, stage=parameters.trains, saves=False)
+    return found
 
 
 def main(context: StageContext, parameters: Parameters) -> None:

@@ -57,14 +57,25 @@ EIGHT_BIT = ("adamw_8bit", "paged_adamw_8bit")
 
 
 def training_problems(
-    workspace: Workspace, parameters: TrainingParameters, *, stage: Literal["pretrain", "finetune"]
+    workspace: Workspace,
+    parameters: TrainingParameters,
+    *,
+    stage: Literal["pretrain", "finetune"],
+    saves: bool = True,
 ) -> list[Problem]:
-    """Everything that the files and the parameters tell beforehand."""
+    """Everything that the files and the parameters tell beforehand.
+
+    Args:
+        workspace: Whose files.
+        parameters: Of the stage.
+        stage: Which one.
+        saves: Whether it leaves checkpoints and a result.
+    """
     return [
         *_batch_problems(parameters),
         *_lever_problems(parameters),
         *_asset_problems(workspace),
-        *_disk_problems(workspace, parameters),
+        *(_disk_problems(workspace, parameters) if saves else []),
         *_input_problems(workspace, parameters, stage),
         *_rule_problems(workspace, parameters, stage),
     ]

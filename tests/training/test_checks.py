@@ -24,6 +24,9 @@ from backend.training.presets import PRESETS
 from backend.workspace import Settings, Workspace
 from tests.training.small import EXACT, make_workspace, new_run, train
 
+FILES = 200_000
+"""Bytes of a file's own form and of the tokenizer; the tiny model's states are up to 2 MB."""
+
 
 def problems(space: Workspace, stage: Any = finetune, **values: Any) -> list[Problem]:
     given = EXACT | {"data": str(space.asset("finetune_pairs"))} | values
@@ -224,11 +227,11 @@ def test_the_room_told_is_the_room_taken(
     assert not train(space, run, stop_at=1)
     told = room.room(space, stage_named(stage).parameters.model_validate(run.spec.parameters))
     (checkpoint,) = run.artifacts.glob("checkpoint-*")
-    assert told.checkpoint == pytest.approx(sum(file_sizes(checkpoint).values()), rel=0.2, abs=8e4)
+    assert 0 <= sum(file_sizes(checkpoint).values()) - told.checkpoint < FILES
     assert train(space, run, attempt=2)
     left = {path: size for path, size in file_sizes(run.artifacts).items() if path.suffix != ".json"
             and "checkpoint-" not in str(path)}  # fmt: skip
-    assert told.result == pytest.approx(sum(left.values()), rel=0.2, abs=8e4)
+    assert 0 <= sum(left.values()) - told.result < FILES
 
 
 def test_a_starter_may_do_as_it_likes(space: Workspace) -> None:

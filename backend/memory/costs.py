@@ -25,8 +25,9 @@ BUNDLE = 1 << 25
 """Values that this studio's optimizer updates at once."""
 BUCKET = 500_000_000
 """Values in one of DeepSpeed's gradient buckets (its default, and what the kit's file gets)."""
-MAX_LIVE = 1_000_000_000
-"""Values that ZeRO-3 gathers at once, at most (DeepSpeed's default)."""
+MAX_LIVE, PREFETCH = 1_000_000_000, 50_000_000
+"""Values that ZeRO-3 gathers at once (DeepSpeed's default), and how many of them ahead of need; it
+stops to gather when there are that many, so one layer comes on top."""
 SUB_GROUP = 1_000_000_000
 """Values that ZeRO-3 updates at once (DeepSpeed's default)."""
 

@@ -93,12 +93,13 @@ class _Timeline:
         self.in_place = how.in_place and not settings.zero_stage
         width = costs.FULL if settings.precision == "fp32" else costs.HALF
         self.head_gradient = float(shape.language.embedding_parameters * width) if self.full else 0
+        self.held_weights = costs.weight_bytes(shape, settings, how)
         self.base = self._base()
 
     def _base(self) -> Bytes:
         """What is there all the time, on one device."""
         settings, shape = self.settings, self.shape
-        weights = costs.weight_bytes(shape, settings, self.how)
+        weights = self.held_weights
         # A paged state is touched in the optimizer step alone; torch does not count it.
         optimizer, _ = costs.optimizer_bytes(shape, settings, self.how)
         if settings.zero_stage:
@@ -109,12 +110,21 @@ class _Timeline:
             if settings.offload != "none":
                 optimizer = 0.0
         if settings.zero_stage == 3:
-            live = min(weights, costs.HALF * costs.MAX_LIVE)
-            held = 0.0 if settings.offload == "optimizer_parameters" else weights
-            weights = min(weights, held / settings.devices + live)
+            weights = min(weights, self._own_weights(weights) + self._gathered)
         base = {"weights": weights, "optimizer": optimizer}
         base["temporary"] = settings.images * self.vision.pixels
         return base
+
+    def _own_weights(self, weights: float) -> float:
+        """What a process of ZeRO-3 keeps on the device of these weights."""
+        settings = self.settings
+        return 0.0 if settings.offload == "optimizer_parameters" else weights / settings.devices
+
+    @property
+    def _gathered(self) -> float:
+        """Weights that ZeRO-3 gathers from other processes, or from the host, for their use."""
+        layer = self.shape.language.linear_parameters / self.layers
+        return costs.HALF * (costs.MAX_LIVE + costs.PREFETCH + layer)
 
     def _gradients(self, share: float) -> float:
         """Gradients on the device when this share of the backward pass is done."""
@@ -346,6 +356,8 @@ class _Timeline:
         point = self._point(1.0)
         if self.settings.zero_stage in (1, 2):
             point["gradients"] = self._own_gradients
+        if self.settings.zero_stage == 3:
+            point["weights"] = self._own_weights(self.held_weights)
         point["temporary"] = 0.0
         if self.settings.offload == "none":
             point["temporary"] = costs.update_bytes(self.shape, self.settings)

@@ -66,7 +66,9 @@ class DeepSpeedEngine:
             model=loss,
             optimizer=optimizer,
             model_parameters=list(named.values()),
-            config=configuration(parameters, micro_batches, device, type(optimizer).__name__),
+            config=configuration(
+                parameters, micro_batches, device, type(optimizer).__name__, sum(self.trained)
+            ),
             dist_init_required=False,
         )
         self.waiting = False
@@ -120,7 +122,11 @@ class DeepSpeedEngine:
 
 
 def configuration(
-    parameters: TrainingParameters, micro_batches: int, device: torch.device, optimizer: str
+    parameters: TrainingParameters,
+    micro_batches: int,
+    device: torch.device,
+    optimizer: str,
+    trained: int,
 ) -> dict[str, Any]:
     """DeepSpeed's settings.
 
@@ -129,13 +135,15 @@ def configuration(
         micro_batches: Of one optimizer step in each process.
         device: Of this process.
         optimizer: Its class.
+        trained: How many values are trained; a bucket is made whole, so it is no larger.
     """
+    bucket = min(BUCKET, trained)
     zero: dict[str, Any] = {
         "stage": parameters.zero_stage,
         "overlap_comm": device.type == "cuda",
         "contiguous_gradients": True,
-        "reduce_bucket_size": BUCKET,
-        "allgather_bucket_size": BUCKET,
+        "reduce_bucket_size": bucket,
+        "allgather_bucket_size": bucket,
         "sub_group_size": SUB_GROUP,
     }
     if parameters.zero_stage == 3:

@@ -197,7 +197,7 @@ def border_jobs() -> list[Job]:
         _border(16, "full-fits", FULL, 900, activation_checkpointing=False),
         _border(24, "full-8bit-fits", FULL24, 1024, micro=3, loss_chunk=0),
         _border(8, "qlora-tight", QLORA, 1200, mlp_chunk=0),
-        _border(12, "lora-tight", LORA, 730, micro=8, mining_checkpointing=False),
+        _border(12, "lora-tight", LORA, 960, micro=7, mining_checkpointing=False),
         _border(16, "full-tight", FULL, 1024, activation_checkpointing=False),
         _border(24, "full-8bit-tight", FULL24, 850, loss_chunk=0),
         _border(8, "qlora-above", QLORA, 1024, micro=8, mining_checkpointing=False),
@@ -212,10 +212,9 @@ def pair_jobs() -> list[Job]:
     states = {"precision": "fp32_master", "optimizer": "adamw", "devices": 2}
     jobs = [
         _memory("two-plain-lora", LORA, devices=2),
-        _memory("two-zero1", FULL, zero_stage=1, **states),
+        _memory("two-zero1-lora", LORA, zero_stage=1, devices=2),
         _memory("two-zero2", FULL, zero_stage=2, **states),
         _memory("two-zero3", FULL, zero_stage=3, **states),
-        _memory("two-zero2-offload", FULL, zero_stage=2, offload="optimizer", **states),
     ]
     return [
         replace(

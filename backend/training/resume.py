@@ -31,9 +31,12 @@ def checkpoints(artifacts: Path) -> list[tuple[int, Path]]:
 
 
 def drop_older(artifacts: Path, keep: int) -> None:
-    """Leave the newest `keep` checkpoints, and nothing half written."""
-    old = [path for _, path in checkpoints(artifacts)[:-keep]]
-    for path in [*old, *artifacts.glob(f"{UNFINISHED}*")]:
+    """Leave the newest `keep` checkpoints (0: none), and nothing half written."""
+    found = [path for _, path in checkpoints(artifacts)]
+    for path in found[: len(found) - keep]:
+        # Half a checkpoint must not go by the name of a whole one.
+        path.rename(path.with_name(f".{path.name}"))
+    for path in artifacts.glob(f"{UNFINISHED}*"):
         shutil.rmtree(path)
 
 

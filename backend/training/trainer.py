@@ -236,6 +236,8 @@ class Trainer:
         if self.ranks.first:
             self.job.save(self.context.artifacts, self.mgm, weights)
             conclude(self.context.run)
+            # Nobody resumes a run that has succeeded, and they are larger than its result.
+            resume.drop_older(self.context.artifacts, keep=0)
 
     def _resume(self) -> None:
         found = resume.checkpoints(self.context.artifacts)

@@ -75,9 +75,14 @@ def test_a_stopped_run_resumes_to_the_curve_of_an_undisturbed_one(
     assert all(torch.equal(one[name], two[name]) for name in two)
 
 
-def test_only_the_newest_checkpoints_stay(space: Workspace) -> None:
-    run = trained(space, "pretrain", epochs=2, save_steps=2, save_total_limit=1)
-    assert [path.name for path in run.artifacts.glob("checkpoint-*")] == ["checkpoint-10"]
+def test_only_the_newest_checkpoints_stay_and_none_once_it_has_succeeded(space: Workspace) -> None:
+    run = new_run(space, "pretrain", epochs=2, save_steps=2, save_total_limit=2)
+    assert not train(space, run, stop_at=11)
+    names = sorted(path.name for path in run.artifacts.glob("*checkpoint-*"))
+    assert names == ["checkpoint-10", "checkpoint-11"]
+    assert train(space, run, attempt=2)
+    assert list(run.artifacts.glob("*checkpoint-*")) == []
+    assert (run.artifacts / "mm_projector.bin").is_file()
 
 
 def test_an_unreadable_picture_is_named_and_trains_nothing(

@@ -14,6 +14,7 @@ from backend.profiles import defaults
 from backend.runs import Reason, Run, RunFailed, State
 from backend.stages.base import Problem, StageContext, StageParameters, parameter, stage_main
 from backend.synthesis.preflight import dataset_problems, recipe_problems
+from backend.training.presets import PresetName
 from backend.workspace import Workspace
 
 LOOPS: dict[str, tuple[str, ...]] = {
@@ -28,6 +29,7 @@ POLL_S = 0.5
 ALONE_POLLS = 20
 """Looks at a run without a supervisor until it gets a new one."""
 _FILE = "loop.json"
+ADAPTER_PRESETS: dict[str, PresetName] = {"lora": "fit-12gb-lora", "qlora": "fit-8gb-qlora"}
 
 
 class Parameters(StageParameters):
@@ -108,6 +110,16 @@ def _child(loop: Run, stage: str) -> str:
 def main(context: StageContext, parameters: Parameters) -> None:
     """Start the stages in turn and wait for each; `loop.json` tells where it stands."""
     Loop(context, parameters).run()
+
+
+def method_values(workspace: Workspace, method: str) -> dict[str, Any]:
+    """A fine-tuning method with the preset that suits it, where the profile starts from another's.
+
+    An adapter that learns at the rate of full fine-tuning learns next to nothing.
+    """
+    usual = defaults(workspace, "finetune").get("preset")
+    preset = ADAPTER_PRESETS.get(method)
+    return {"method": method} | ({"preset": preset} if usual and preset else {})
 
 
 class Loop:
@@ -211,8 +223,8 @@ class Loop:
             "pretrain": lambda: {"data": self._run_of("prepare"), "seed": asked.seed},
             "finetune": lambda: {
                 "projector": self._run_of("pretrain"),
-                "method": asked.method,
                 "seed": asked.seed,
+                **method_values(self.workspace, asked.method),
             },
             "evaluate": lambda: {"checkpoint": self._run_of("finetune"), "limit": asked.limit},
             "report": self._report,

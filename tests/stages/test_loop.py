@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from backend.files import read_json, write_json
+from backend.profiles import defaults
 from backend.runs import Run, RunFailed, RunStatus, State
-from backend.stages import loop
+from backend.stages import finetune, loop
 from backend.stages.base import StageContext, StopRequested
 from backend.workspace import Workspace
 from tests.pages.workspaces import add_run
@@ -87,6 +88,18 @@ def test_a_stopped_loop_starts_nothing_more(space: Workspace):
     with pytest.raises(StopRequested):
         loop.main(context, parameters)
     assert [run.spec.stage for run in Run.all(space)] == ["loop"]
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "qlora"])
+@pytest.mark.parametrize("profile", ["starter", "mgm-2b"])
+def test_an_adapter_learns_at_a_rate_of_its_own(space: Workspace, profile: Any, method: str):
+    settings = space.settings.model_copy(update={"profile": profile})
+    workspace = Workspace(space.root, settings)
+    values = defaults(workspace, "finetune") | loop.method_values(workspace, method)
+    found = finetune.Parameters.model_validate(values)
+    usual = {"full": 2e-5, "lora": 2e-4, "qlora": 2e-4}
+    assert found.method == method
+    assert found.learning_rate == (1e-3 if profile == "starter" else usual[method])
 
 
 def test_synthesis_needs_a_baseline_that_succeeded(space: Workspace):

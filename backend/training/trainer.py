@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -248,10 +248,11 @@ class Trainer:
         self.step, folder = found[-1]
         position = resume.read_position(folder)
         wanted = self._position()
-        if {**wanted, **position, "step": 0} != {**wanted, "step": 0}:
+        wanted["step"] = position["step"]
+        if wanted | position != wanted:
+            changed = [name for name in position if position[name] != wanted.get(name)]
             raise InputError(
-                "the data, the number of steps or the processes have changed since this "
-                "checkpoint.",
+                f"{', '.join(changed)}: no longer what this checkpoint was made with.",
                 place=str(folder),
                 remedy="Start a new run.",
             )
@@ -261,16 +262,23 @@ class Trainer:
             self.context.event("info", "training_resumed", step=self.step, total=self.total)
             print(f"resumed at step {self.step}", flush=True)
 
-    def _position(self) -> dict[str, int]:
+    def _position(self) -> dict[str, Any]:
+        """The step, and what has to be as it was for anybody who goes on from it."""
+        asked = self.parameters
         return {
             "step": self.step,
             "total": self.total,
             "samples": self.order.count,
-            "content": self.content,
+            "data": self.content,
             "global_batch": self.order.global_batch,
             "micro_batch": self.order.micro_batch,
-            "devices": self.parameters.devices,
-            "zero_stage": self.parameters.zero_stage,
+            "devices": asked.devices,
+            "zero_stage": asked.zero_stage,
+            "seed": asked.seed,
+            "method": asked.trained_part,
+            "precision": asked.precision,
+            "optimizer": asked.optimizer,
+            "lora_rank": self.job.lora.rank if self.job.lora else 0,
         }
 
     def _stream(self) -> Generator[MicroBatch, None, None]:

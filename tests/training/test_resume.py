@@ -238,7 +238,7 @@ def test_a_checkpoint_of_samples_that_have_changed_is_refused(
     assert not train(space, run, stop_at=3)
     records[3]["conversations"][1]["value"] += " and more"
     data.write_text(json.dumps(records))
-    with pytest.raises(InputError, match="changed since this checkpoint"):
+    with pytest.raises(InputError, match="data: no longer what"):
         train(space, run, attempt=2)
 
 
@@ -248,5 +248,21 @@ def test_a_checkpoint_of_other_data_is_refused(space: Workspace) -> None:
     ((_, folder),) = resume.checkpoints(run.artifacts)[-1:]
     position = resume.read_position(folder)
     write_json(folder / resume.POSITION_FILE, position | {"samples": 25})
-    with pytest.raises(InputError, match="changed since this checkpoint"):
+    with pytest.raises(InputError, match="samples: no longer what"):
+        train(space, run, attempt=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("optimizer", "adamw_8bit"), ("seed", 7), ("lora_rank", 8)]
+)
+def test_a_checkpoint_of_other_parameters_is_refused_by_name(
+    space: Workspace, name: str, value: Any
+) -> None:
+    stage, values = KINDS["lora"]
+    run = new_run(space, stage, **values)
+    assert not train(space, run, stop_at=2)
+    spec = run.spec
+    asked = spec.model_copy(update={"parameters": spec.parameters | {name: value}})
+    write_json(run.path / "run.json", asked.model_dump(mode="json"))
+    with pytest.raises(InputError, match=f"^[^,]*: {name}: no longer what"):
         train(space, run, attempt=2)

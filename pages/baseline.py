@@ -40,6 +40,7 @@ def _single(cloned: str) -> None:
         key="step-form",
         format_func=lambda name: t(f"stage.{name}"),
         on_change=keep("step-form", STEPS[0]),
+        wrap=True,
     )
     st.caption(t(f"baseline.{stage}"))
     stage_form(stage, key="single", primary=False, on_start=_to_run)

@@ -123,6 +123,7 @@ def choose(rows: list[RunRow]) -> tuple[list[str], str]:
             key="runs",
             on_change=keep("runs", usual, _first_page),
             width=640,
+            wrap=True,
         )
         # The oldest is what the others were made to beat.
         oldest = min(chosen, default="", key=lambda name: (known[name].created_at or 0, name))
@@ -200,6 +201,7 @@ def choose_pair(
             format_func=lambda name: t(f"evaluation.metric.{name}"),
             key="metric",
             on_change=keep("metric", usual, _first_page),
+            wrap=True,
         )
     return by_id[run_id], metric
 
@@ -294,6 +296,7 @@ def won_and_lost(
         key="which",
         on_change=keep("which", "won", _first_page),
         label_visibility="collapsed",
+        wrap=True,
     )
     if not counts[which]:
         st.caption(t(f"compare.{which}.none"))

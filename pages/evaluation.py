@@ -134,6 +134,7 @@ def results(space: Workspace, run: Run, scores: list[Score]) -> None:
         key="benchmark",
         on_change=keep("benchmark", scores[0].benchmark, _first_page),
         label_visibility="collapsed",
+        wrap=True,
     )
     score = by_name[name]
     st.caption(escape(contract_text(score.contract, language())))
@@ -163,6 +164,7 @@ def questions(space: Workspace, run: Run, score: Score) -> None:
             format_func=lambda name: t(f"evaluation.outcome.{name}" if name else "evaluation.all"),
             key="outcome",
             on_change=keep("outcome", "", _first_page),
+            wrap=True,
         )
         category = _category(score) if len(score.categories) > 1 else ""
         search = st.text_input(

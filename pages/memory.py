@@ -156,6 +156,7 @@ def _pick(name: str, options: tuple[str, ...]) -> str:
         help=t(f"memory.{name}.help"),
         key=f"memory-{name}",
         **_KEPT,
+        wrap=True,
     )
 
 
@@ -282,6 +283,7 @@ def make_it_fit(found: Plan) -> None:
             key="memory-allowed",
             label_visibility="collapsed",
             **_KEPT,
+            wrap=True,
         )
     if not found.options:
         st.info(t("memory.no_option"), icon=icon("info"))

@@ -49,6 +49,7 @@ def show() -> None:
         key="tab",
         on_change=keep("tab", "report"),
         label_visibility="collapsed",
+        wrap=True,
     )
     try:
         if part == "report":

@@ -92,6 +92,7 @@ def _filtered(rows: list[RunRow]) -> list[RunRow]:
             on_change=keep("stage", []),
             placeholder=t("runs.any"),
             width=280,
+            wrap=True,
         )
         chosen_states = st.multiselect(
             t("runs.state"),
@@ -101,6 +102,7 @@ def _filtered(rows: list[RunRow]) -> list[RunRow]:
             on_change=keep("state", []),
             placeholder=t("runs.any"),
             width=280,
+            wrap=True,
         )
         text = st.text_input(
             t("runs.search"), key="find", bind="query-params", icon=icon("search"), width=240
@@ -161,7 +163,7 @@ def _column_config() -> dict[str, Any]:
     column = st.column_config
     return {
         "state": column.TextColumn(t("runs.state"), width=84),
-        "name": column.TextColumn(t("runs.name"), width=136),
+        "name": column.TextColumn(t("runs.name"), width=152),
         "stage": column.TextColumn(t("runs.stage"), width=112),
         "data": column.TextColumn(t("runs.data"), width=88),
         "method": column.TextColumn(t("runs.method"), width=60),

@@ -13,6 +13,7 @@ from pages.widgets.sample_card import (
     card_html,
     detail,
     pictures,
+    question_text,
     similar,
     statistic_name,
 )
@@ -111,6 +112,7 @@ def results(space: Workspace, dataset: DatasetRow, filters: Filters) -> None:
             key="view",
             on_change=keep("view", "gallery"),
             label_visibility="collapsed",
+            wrap=True,
         )
         sort = _sort(space, reference)
         size = st.selectbox(
@@ -206,7 +208,8 @@ def table(space: Workspace, reference: str, rows: list[dict[str, Any]]) -> None:
     statistics = [name for name in rows[0] if name.startswith("stat_")]
     heads = {name: t(f"samples.column.{name}") for name in _TABLE_COLUMNS}
     heads |= {name: statistic_name(name) for name in statistics}
-    columns = {head: [row[name] for row in rows] for name, head in heads.items()}
+    shown = [{**row, "question": question_text(row)} for row in rows]
+    columns = {head: [row[name] for row in shown] for name, head in heads.items()}
     chosen = data_table(columns, on_select="rerun", selection_mode="single-row", key="rows")
     marked = chosen["selection"]["rows"]
     if marked and marked[0] < len(rows):

@@ -59,6 +59,7 @@ def show() -> None:
         key="part",
         on_change=keep("part", None, _forget_run),
         label_visibility="collapsed",
+        wrap=True,
     )
     try:
         if part == "loop":

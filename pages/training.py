@@ -69,6 +69,7 @@ def _form(space: Workspace) -> None:
         key="stage",
         format_func=lambda name: t(f"stage.{name}"),
         on_change=keep("stage", STAGES[0]),
+        wrap=True,
     )
     st.caption(t(f"training.{stage}"))
     kept = _from_memory(stage)

@@ -33,6 +33,9 @@ STYLE = """<style>
 .sl-status { display: inline-flex; align-items: center; gap: 4px; font-size: 0.8125rem;
   line-height: 20px; padding: 0 8px; border-radius: 10px; white-space: nowrap;
   background: color-mix(in srgb, var(--c) 20%, transparent); }
+.sl-events > div { display: flex; flex-wrap: wrap; align-items: baseline; gap: 4px 12px;
+  padding: 6px 0; font-size: 0.9rem; }
+.sl-events > div > span:nth-child(2) { flex: 1 1 240px; overflow-wrap: anywhere; }
 .sl-status .sl-sign, .sl-sign { font-family: "Material Symbols Rounded"; font-size: 16px;
   line-height: 1; font-feature-settings: "liga"; }
 </style>"""

@@ -34,6 +34,7 @@ def losses(
         key="curve",
         on_change=keep("curve", stages[0]),
         label_visibility="collapsed",
+        wrap=True,
     )
     curves = [
         (labels[run_id], colors[run_id], curve)
@@ -65,6 +66,7 @@ def costs(found: list[Compared], labels: dict[str, str], colors: dict[str, str])
         key="cost",
         on_change=keep("cost", first),
         label_visibility="collapsed",
+        wrap=True,
     )
     axis = t("compare.cost.minutes") if kind == "duration" else f"{t(f'document.{kind}')} (GiB)"
     figure = cost_scatter(kinds[kind], axis, t(f"evaluation.metric.{metrics[0]}"))

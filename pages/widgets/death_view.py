@@ -43,14 +43,10 @@ def death_view(space: Workspace, run: Run) -> None:
 
 
 def _way(run: Run, found: Explanation, way: Option, number: int) -> None:
-    words, button = st.columns([5, 1], vertical_alignment="center")
-    words.markdown(escape(way_words(way, language())))
-    if button.button(
-        t("death.use"),
-        key=f"use-way-{run.id}-{number}",
-        help=t("death.use.help"),
-        width="stretch",
-    ):
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(escape(way_words(way, language())), width="stretch")
+        used = st.button(t("death.use"), key=f"use-way-{run.id}-{number}", help=t("death.use.help"))
+    if used:
         into_training_form(found.stage, run.spec.parameters | found.parameters(way))
 
 

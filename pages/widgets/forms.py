@@ -128,6 +128,7 @@ def _preset(presets: Mapping[str, Values] | None, key: str) -> str:
         format_func=lambda name: known_text(f"preset.{name}", name),
         key=key,
         persist_state="session",
+        wrap=True,
     )
     return str(chosen or names[0])
 

@@ -81,7 +81,15 @@ def _named(
 
     if kind == "runs":
         chosen = [run_id for run_id in value if run_id in rows]
-        return (st.multiselect(**given, options=list(rows), default=chosen, format_func=label),)
+        return (
+            st.multiselect(
+                **given,
+                options=list(rows),
+                default=chosen,
+                format_func=label,
+                wrap=True,
+            ),
+        )
     options = list(dict.fromkeys(["", *rows, *([value] if value else [])]))
     found = st.selectbox(
         **given,
@@ -125,9 +133,16 @@ def _by_type(
             options=options,
             default=[one for one in value if one in options],
             format_func=lambda one: known_text(f"parameter.{name}.{one}", str(one)),
+            wrap=True,
         )
     if get_origin(kind) is list:
-        return st.multiselect(**given, options=value, default=value, accept_new_options=True)
+        return st.multiselect(
+            **given,
+            options=value,
+            default=value,
+            accept_new_options=True,
+            wrap=True,
+        )
     if kind in (int, float):
         return _figure(kind, optional, field, value, given)
     return st.text_input(**given, value=value or "") or (None if optional else "")

@@ -14,7 +14,7 @@ from backend.memory.symptoms import Finding
 from backend.profiles import defaults as profile_defaults
 from backend.runs import Run
 from backend.stages import STAGES
-from pages.widgets.cards import event_sentence
+from pages.widgets.cards import STYLE, event_sentence, status_html
 from pages.widgets.colors import LEVEL_COLORS, LEVEL_ICONS, icon
 from pages.widgets.gallery import picture, plain
 from pages.widgets.text import clock, escape, gib, html, language, number, t, workspace
@@ -170,13 +170,14 @@ def _events(run: Run) -> None:
         st.caption(t("run.events.none"))
         return
     st.markdown(f"**{t('run.events')}**")
+    lines = []
     for event in reversed(events[-_EVENTS:]):
         level = event.get("level") if event.get("level") in LEVEL_ICONS else "info"
-        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            st.badge(t(f"level.{level}"), icon=icon(LEVEL_ICONS[level]), color=LEVEL_COLORS[level])
-            values = event.get("values") or {}
-            st.markdown(plain(event_sentence(str(event.get("code")), values)), width="stretch")
-            st.caption(clock(event.get("time")), width="content")
+        sign = status_html(t(f"level.{level}"), LEVEL_ICONS[level], LEVEL_COLORS[level])
+        said = html(event_sentence(str(event.get("code")), event.get("values") or {}))
+        when = html(clock(event.get("time")))
+        lines.append(f"<div>{sign}<span>{said}</span><span class='sl-label'>{when}</span></div>")
+    st.html(f'{STYLE}<div class="sl-events">{"".join(lines)}</div>')
 
 
 def log(run: Run) -> None:

@@ -43,6 +43,7 @@ def facet_column(space: Workspace, reference: str, search: str) -> Filters:
             key=f"f_{name}",
             format_func=lambda value, name=name: _facet_label(name, value, counted[name]),
             on_change=keep(f"f_{name}", [], first_page),
+            wrap=True,
         )
     range_sliders(space, reference)
     if filters.active:

@@ -37,4 +37,6 @@ def test_a_large_card_fits(tmp_path: Path, monkeypatch):
 
 def test_without_a_card_nothing_is_said(tmp_path: Path, monkeypatch):
     app = visit("training", real(tmp_path, None), monkeypatch, stage="finetune")
-    assert not any("GiB" in text for text in verdicts(app))
+    assert "sl-memory" not in markup(app)
+    said = [message(f"memory.verdict.{grade}").split("{")[0] for grade in ("fits", "tight", "no")]
+    assert not any(start in text for text in verdicts(app) for start in said)

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import torch
@@ -256,8 +257,18 @@ class Trainer:
                 place=str(folder),
                 remedy="Start a new run.",
             )
-        self.engine.load(folder)
-        resume.load_random(folder, self.ranks.rank)
+        try:
+            self.engine.load(folder)
+            resume.load_random(folder, self.ranks.rank)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, OSError, EOFError, UnpicklingError) as error:
+            said = str(error).splitlines() or [type(error).__name__]
+            raise InputError(
+                f"this checkpoint cannot be read: {said[0]}.",
+                place=str(folder),
+                remedy="Delete this folder: the run goes on from the checkpoint before.",
+            ) from error
         if self.ranks.first:
             self.context.event("info", "training_resumed", step=self.step, total=self.total)
             print(f"resumed at step {self.step}", flush=True)

@@ -6,6 +6,7 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from backend.runs import Reason, Run, RunFailed, State
 from backend.stages import pretrain
 from backend.stages.base import StageContext, run_to_end
 from backend.training import resume, trainer
+from backend.training.engine import STATE_FILE
 from backend.workspace import Workspace
 from tests.training.small import losses, new_run, seen, train, trained, weights
 
@@ -266,3 +268,27 @@ def test_a_checkpoint_of_other_parameters_is_refused_by_name(
     write_json(run.path / "run.json", asked.model_dump(mode="json"))
     with pytest.raises(InputError, match=f"^[^,]*: {name}: no longer what"):
         train(space, run, attempt=2)
+
+
+@pytest.mark.parametrize("file", [STATE_FILE, "random-0.pt"])
+@pytest.mark.parametrize("damage", ["cut", "garbage", "gone"])
+def test_a_broken_checkpoint_is_named_and_the_one_before_goes_on(
+    space: Workspace, undisturbed: dict[str, Run], file: str, damage: str
+) -> None:
+    stage, values = KINDS["pretrain"]
+    run = new_run(space, stage, **values)
+    assert not train(space, run, stop_at=5)
+    newest = run.artifacts / "checkpoint-5"
+    broken = newest / file
+    if damage == "cut":
+        broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
+    elif damage == "garbage":
+        broken.write_bytes(b"no checkpoint")
+    else:
+        broken.unlink()
+    with pytest.raises(InputError, match="cannot be read") as refused:
+        train(space, run, attempt=2)
+    assert refused.value.place == str(newest)
+    shutil.rmtree(newest)
+    assert train(space, run, attempt=3)
+    same(run, undisturbed["pretrain"])

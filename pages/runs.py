@@ -163,9 +163,9 @@ def _column_config() -> dict[str, Any]:
     column = st.column_config
     return {
         "state": column.TextColumn(t("runs.state"), width=84),
-        "name": column.TextColumn(t("runs.name"), width=152),
+        "name": column.TextColumn(t("runs.name"), width=146),
         "stage": column.TextColumn(t("runs.stage"), width=112),
-        "data": column.TextColumn(t("runs.data"), width=88),
+        "data": column.TextColumn(t("runs.data"), width=94),
         "method": column.TextColumn(t("runs.method"), width=60),
         "loss": column.NumberColumn(t("run.loss"), format="%.3f", width=60),
         "textvqa": column.NumberColumn(
@@ -177,7 +177,7 @@ def _column_config() -> dict[str, Any]:
         "peak": column.NumberColumn(
             t("runs.peak"), format="%.2f", width=76, help=t("runs.peak.help")
         ),
-        "took": column.TextColumn(t("runs.took"), width=88),
+        "took": column.TextColumn(t("runs.took"), width=86),
         "created": column.DatetimeColumn(t("runs.created"), format="MM-DD HH:mm", width=96),
     }
 

@@ -13,7 +13,7 @@ from pages.widgets.colors import icon
 from pages.widgets.forecast import forecast
 from pages.widgets.forms import stage_form
 from pages.widgets.gallery import style
-from pages.widgets.inputs import run_label
+from pages.widgets.inputs import choosable, run_label
 from pages.widgets.run_view import run_view
 from pages.widgets.states import empty
 from pages.widgets.text import t, workspace
@@ -73,8 +73,17 @@ def _form(space: Workspace) -> None:
     )
     st.caption(t(f"training.{stage}"))
     kept = _from_memory(stage)
-    values = stage_form(stage, presets=None if kept else PRESETS[stage], defaults=kept)
+    values = stage_form(
+        stage, presets=None if kept else PRESETS[stage], defaults=kept or _newest(space, stage)
+    )
     forecast(space, stage, values)
+
+
+def _newest(space: Workspace, stage: str) -> dict[str, Any]:
+    """What the stage builds on, from the newest run that made it."""
+    name, maker = ("data", "prepare") if stage == "pretrain" else ("projector", "pretrain")
+    found = choosable(space, [maker])
+    return {name: found[0].id} if found else {}
 
 
 def _from_memory(stage: str) -> dict[str, Any] | None:

@@ -108,7 +108,11 @@ def badge(label: str, symbol: str = "", css: str = "") -> str:
     """A small label as HTML; `css` names a state."""
     state = f" sl-state {css}" if css else ""
     sign = icon(symbol) if symbol else ""
-    return f'<span class="sl-badge{state}" title="{escape(label)}">{sign}{escape(label)}</span>'
+    # A long name of an operator breaks between its words.
+    words = escape(label).replace("_", "_<wbr>")
+    return (
+        f'<span class="sl-badge{state}" title="{escape(label)}">{sign}<span>{words}</span></span>'
+    )
 
 
 def cards(items: Sequence[Item], show: Callable[[Item], None], key: str) -> None:

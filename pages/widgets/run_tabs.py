@@ -17,6 +17,7 @@ from backend.stages import STAGES
 from pages.widgets.cards import STYLE, event_sentence, status_html
 from pages.widgets.colors import LEVEL_COLORS, LEVEL_ICONS, icon
 from pages.widgets.gallery import picture, plain
+from pages.widgets.sample_card import question_text
 from pages.widgets.text import clock, escape, gib, html, language, number, t, workspace
 from pages.widgets.words import known_text
 from store.batches import step_samples, worst_samples
@@ -82,16 +83,17 @@ def step_samples_panel(run: Run, step: int | None) -> None:
     with st.container(key=f"gallery-step-{run.id}"):
         for number_, (row, small) in enumerate(zip(rows, shown, strict=True)):
             with st.container(border=True, key=f"batch-{run.id}-{number_}"):
-                _sample(row, "" if small is None else picture(small, row["text"] or ""))
+                image = "" if small is None else picture(small, row["text"] or "")
+                _sample(row, image, of_one_step=step is not None)
 
 
-def _sample(row: dict[str, Any], image: str) -> None:
-    at = f" · {t('run.step.title', step=number(row['step']))}" if "step" in row else ""
+def _sample(row: dict[str, Any], image: str, *, of_one_step: bool) -> None:
+    at = "" if of_one_step else f" · {t('run.step.title', step=number(row['step']))}"
     st.html(
         f'<div class="sl-card">{image}<div><strong>{html(t("run.loss"))} '
         f"{html(number(row['loss']))}</strong>{html(at)}</div>"
         f'<div class="sl-label">{html(row["sample_id"])}</div>'
-        f'<div class="sl-quiet sl-clip">{html(row["question"] or "")}</div>'
+        f'<div class="sl-quiet sl-clip">{html(question_text(row))}</div>'
         f'<p class="sl-text sl-clip">{html(row["text"] or "")}</p></div>'
     )
     if row["dataset"]:

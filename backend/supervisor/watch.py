@@ -29,7 +29,7 @@ POLL_S = float(os.environ.get("SYNTHLOOP_POLL_S", "1"))
 """Seconds between two samples."""
 GRACE_S = float(os.environ.get("SYNTHLOOP_GRACE_S", "60"))
 """Seconds between asking a stage to end and killing it: beyond the step that it is in, and again
-as long as a checkpoint grows."""
+as long as a checkpoint grows or a run that it started has not ended."""
 LAST_STEP = 2
 """How many times its latest step's time a stage is given to end the one that it is in."""
 TICK_S = min(POLL_S, 0.2)
@@ -160,7 +160,7 @@ class Supervisor:
             _signal_group(child, signal.SIGTERM)
         elif now >= self._grace_ends and not self._killed_by_us:
             before, self._saved = self._saved, self._bytes_saved()
-            if self._saved > before:
+            if self._saved > before or self._waits_for_others():
                 self._grace_ends = now + GRACE_S
                 return
             self._killed_by_us = True
@@ -170,6 +170,15 @@ class Supervisor:
         """How long the stage's latest step took; 0 when it has no steps."""
         times = last_times(self.run.metrics_path)
         return max(0.0, times[1] - times[0]) if len(times) == 2 else 0.0
+
+    def _waits_for_others(self) -> bool:
+        """Whether a run that the stage started is still on its way; its supervisor sees to it."""
+        for path in self.run.path.parent.glob("*/run.json"):
+            other = Run(path.parent)
+            with contextlib.suppress(SynthLoopError, ValueError):
+                if other.spec.parent == self.run.id and not other.status().state.ended:
+                    return True
+        return False
 
     def _bytes_saved(self) -> int:
         """Bytes of the checkpoints that are being written."""

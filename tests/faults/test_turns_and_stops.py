@@ -169,6 +169,16 @@ def test_a_checkpoint_that_does_not_grow_is_waited_for_once(begin: Start):
     assert status.reason.values == {"seconds": "2"}
 
 
+def test_a_stop_waits_for_the_runs_that_a_run_started(space: Workspace, begin: Start):
+    loop = begin(steps=400, seconds=2.5)
+    wait_for(lambda: steps(loop))
+    # The one in front leaves the device to nobody, so the other can only wait.
+    child = start(space, "steps", {"steps": 1}, parent=loop.id)
+    stop(loop)
+    assert ended(loop, 12).reason.code == "stopped_by_person"
+    assert ended(child).state is State.SUCCEEDED
+
+
 def test_two_clicks_in_one_studio_start_one_run(space: Workspace):
     found: list[Run] = []
     gate = threading.Barrier(4)

@@ -7,7 +7,7 @@ from typing import Any
 
 from backend.cli.output import add_json, add_parameters, opened, parameters_of, print_json
 from backend.errors import UsageError
-from backend.gpu import read_devices
+from backend.gpu import visible_devices
 from backend.memory.plan import plan, plan_json, plan_text
 from backend.memory.probes import correction
 from backend.profiles import defaults
@@ -64,7 +64,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _device_name() -> str | None:
-    devices = read_devices().devices
+    devices = visible_devices()
     return devices[0].name if devices else None
 
 
@@ -72,7 +72,7 @@ def _budget(workspace: Workspace) -> float:
     """The budget of the settings, else the first card found."""
     if workspace.settings.memory_budget_gib is not None:
         return workspace.settings.memory_budget_gib
-    devices = read_devices().devices
+    devices = visible_devices()
     total = devices[0].total if devices else None
     if total is None:
         raise UsageError(

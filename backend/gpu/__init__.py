@@ -7,7 +7,7 @@ from backend.gpu.nvml import (
     process_memory,
     read_devices,
 )
-from backend.gpu.visible import visible_cards
+from backend.gpu.visible import visible_cards, visible_devices
 
 __all__ = [
     "Device",
@@ -16,4 +16,5 @@ __all__ = [
     "process_memory",
     "read_devices",
     "visible_cards",
+    "visible_devices",
 ]

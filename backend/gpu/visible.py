@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from backend.gpu.nvml import DeviceReadings, read_devices
+from backend.gpu.nvml import Device, DeviceReadings, read_devices
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 
@@ -31,6 +31,13 @@ def visible_cards(readings: DeviceReadings | None = None) -> list[str]:
         if card not in found:
             found.append(card)
     return found
+
+
+def visible_devices() -> list[Device]:
+    """What the driver says now of the cards of `visible_cards`, in their order."""
+    readings = read_devices()
+    known = {str(device.index): device for device in readings.devices}
+    return [known[card] for card in visible_cards(readings) if card in known]
 
 
 def _card(word: str, readings: DeviceReadings) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from backend.errors import SynthLoopError
-from backend.gpu import read_devices
+from backend.gpu import visible_devices
 from backend.memory.bindings import settings_of
 from backend.memory.parts import GIB
 from backend.memory.plan import plan_settings
@@ -48,8 +48,8 @@ def forecast(space: Workspace, stage: str, values: dict[str, Any]) -> None:
 
 
 def _card(space: Workspace) -> tuple[str | None, int | None]:
-    """The first card's name, and bytes that a run may take of it; None where nobody knows."""
-    devices = [device for device in read_devices().devices or () if device.total]
+    """The first visible card's name, and bytes that a run may take of it; None where nobody knows."""
+    devices = [device for device in visible_devices() if device.total]
     name = devices[0].name if devices else None
     if space.settings.memory_budget_gib is not None:
         return name, round(space.settings.memory_budget_gib * GIB)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backend.gpu import Device, DeviceReadings, visible_cards
+from backend.gpu import Device, DeviceReadings, visible, visible_cards, visible_devices
 
 FOUR = DeviceReadings(tuple(Device(i, uuid=f"GPU-{i}a{i}a-77") for i in range(4)))
 UNKNOWN = DeviceReadings(error="no_driver")
@@ -50,3 +50,11 @@ def test_without_a_driver_to_ask_names_are_taken_as_they_are(
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
     assert visible_cards(UNKNOWN) == cards
+
+
+def test_readings_are_those_of_the_cards_that_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visible, "read_devices", lambda: FOUR)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-2a,0,MIG-3fd2/1/0")
+    assert [device.index for device in visible_devices()] == [2, 0]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_devices() == []

@@ -48,7 +48,7 @@ def forecast(space: Workspace, stage: str, values: dict[str, Any]) -> None:
 
 
 def _card(space: Workspace) -> tuple[str | None, int | None]:
-    """The first visible card's name, and bytes that a run may take of it; None where nobody knows."""
+    """The first visible card's name and the bytes that a run may take of it, as far as known."""
     devices = [device for device in visible_devices() if device.total]
     name = devices[0].name if devices else None
     if space.settings.memory_budget_gib is not None:

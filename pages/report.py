@@ -15,6 +15,7 @@ from backend.workspace import Workspace
 from pages.widgets.check_list import check_list
 from pages.widgets.forms import stage_form
 from pages.widgets.gallery import style
+from pages.widgets.inputs import newest
 from pages.widgets.run_view import run_view
 from pages.widgets.states import empty, failed
 from pages.widgets.text import t, workspace
@@ -94,7 +95,8 @@ def submissions(space: Workspace, rows: list[RunRow]) -> None:
     """Pack a submission; see what its checks found."""
     st.caption(t("report.submit.why"))
     with st.expander(t("report.submit.new"), icon=":material/add:", expanded=not rows):
-        stage_form("submit", on_start=lambda run: _open(run, "submit"))
+        defaults = newest(space, "evaluation", "evaluate")
+        stage_form("submit", defaults=defaults, on_start=lambda run: _open(run, "submit"))
     run = _choose(space, rows, "submit")
     if run is None:
         return

@@ -13,7 +13,7 @@ from pages.widgets.colors import icon
 from pages.widgets.forecast import forecast
 from pages.widgets.forms import stage_form
 from pages.widgets.gallery import style
-from pages.widgets.inputs import choosable, run_label
+from pages.widgets.inputs import newest, run_label
 from pages.widgets.run_view import run_view
 from pages.widgets.states import empty
 from pages.widgets.text import t, workspace
@@ -30,6 +30,9 @@ PRESETS = {
     },
 }
 """Stage to its presets; their words are at `preset.<name>`."""
+
+MADE_BY = {"pretrain": ("data", "prepare"), "finetune": ("projector", "pretrain")}
+"""Stage to the parameter that names what it builds on, and the stage that makes that."""
 
 
 def show() -> None:
@@ -74,16 +77,11 @@ def _form(space: Workspace) -> None:
     st.caption(t(f"training.{stage}"))
     kept = _from_memory(stage)
     values = stage_form(
-        stage, presets=None if kept else PRESETS[stage], defaults=kept or _newest(space, stage)
+        stage,
+        presets=None if kept else PRESETS[stage],
+        defaults=kept or newest(space, *MADE_BY[stage]),
     )
     forecast(space, stage, values)
-
-
-def _newest(space: Workspace, stage: str) -> dict[str, Any]:
-    """What the stage builds on, from the newest run that made it."""
-    name, maker = ("data", "prepare") if stage == "pretrain" else ("projector", "pretrain")
-    found = choosable(space, [maker])
-    return {name: found[0].id} if found else {}
 
 
 def _from_memory(stage: str) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,13 @@ Kind = Literal["text", "dataset", "recipe", "run", "runs", "path"]
 
 
 def parameter(
-    default: Any, *, fold: Fold, kind: Kind = "text", stages: tuple[str, ...] = (), **limits: Any
+    default: Any,
+    *,
+    fold: Fold,
+    kind: Kind = "text",
+    stages: tuple[str, ...] = (),
+    only: Mapping[str, Sequence[Any]] | None = None,
+    **limits: Any,
 ) -> Any:
     """A field of a stage's parameters.
 
@@ -36,9 +42,12 @@ def parameter(
         fold: The part of the form that it belongs to.
         kind: What the value names, so that a form can offer choices.
         stages: For `run` and `runs`: stages whose successful runs may be chosen.
+        only: Parameters before this one, and the values of theirs with which it matters; with
+            others a form leaves it out.
         limits: pydantic's own, e.g. `ge`, `le`.
     """
     extra: dict[str, Any] = {"fold": fold, "kind": kind, "stages": list(stages)}
+    extra["only"] = {name: list(values) for name, values in (only or {}).items()}
     return Field(default=default, json_schema_extra=extra, validate_default=True, **limits)
 
 

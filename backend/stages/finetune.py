@@ -25,6 +25,9 @@ TARGETS: list[Target] = [
     "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"
 ]  # fmt: skip
 
+ADAPTERS = {"method": ("lora", "qlora")}
+"""With which parameters those of the adapters matter."""
+
 
 class FinetuneStep(StepParameters):
     """What a step of the kit's second stage depends on."""
@@ -35,10 +38,10 @@ class FinetuneStep(StepParameters):
     image_mode: ImageMode = parameter("pad", fold="data")
     learning_rate: float = parameter(2e-5, fold="recipe", gt=0)
     global_batch_size: int = parameter(128, fold="recipe", ge=1)
-    lora_rank: int = parameter(64, fold="recipe", ge=1, le=1024)
-    lora_alpha: float = parameter(16.0, fold="recipe", gt=0)
-    lora_dropout: float = parameter(0.05, fold="recipe", ge=0, lt=1)
-    lora_targets: list[Target] = parameter(TARGETS, fold="recipe", min_length=1)
+    lora_rank: int = parameter(64, fold="recipe", only=ADAPTERS, ge=1, le=1024)
+    lora_alpha: float = parameter(16.0, fold="recipe", only=ADAPTERS, gt=0)
+    lora_dropout: float = parameter(0.05, fold="recipe", only=ADAPTERS, ge=0, lt=1)
+    lora_targets: list[Target] = parameter(TARGETS, fold="recipe", only=ADAPTERS, min_length=1)
 
 
 class Parameters(FinetuneStep, TrainingParameters):

@@ -9,6 +9,7 @@ from typing import Any
 
 import streamlit as st
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from backend.errors import SynthLoopError
 from backend.profiles import defaults as profile_defaults
@@ -158,6 +159,8 @@ def _fields(
             st.grid("auto", min_column_width=220),
         ):
             for name in names:
+                if not _matters(fields[name], values) and name not in problems:
+                    continue
                 with st.container():
                     values[name] = parameter_input(
                         space,
@@ -168,6 +171,14 @@ def _fields(
                         problems.get(name, ""),
                     )
     return values
+
+
+def _matters(field: FieldInfo, values: Values) -> bool:
+    """Whether a parameter has an effect beside those chosen before it."""
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    only = extra.get("only")
+    known = only if isinstance(only, dict) else {}
+    return all(values.get(name) in allowed for name, allowed in known.items())
 
 
 def _checked(

@@ -107,6 +107,12 @@ def choosable(space: Workspace, stages: Sequence[str]) -> list[RunRow]:
     return [row for row in run_rows(space) if row.state is State.SUCCEEDED and row.stage in stages]
 
 
+def newest(space: Workspace, parameter: str, maker: str) -> dict[str, str]:
+    """The newest run of a stage as a form's default for what is built on it; empty without one."""
+    found = choosable(space, [maker])
+    return {parameter: found[0].id} if found else {}
+
+
 def run_label(row: RunRow) -> str:
     """A run in one line: what it is called, its stage, the end of its id."""
     stage = known_text(f"stage.{row.stage}", row.stage)

@@ -85,14 +85,16 @@ class FailedAllocation:
         """Why there was no room; None when the message does not tell.
 
         Gaps are to blame when they were large enough, and larger than torch always has some
-        (`GAPS` of what it took); other processes when what they hold would have been enough;
-        else the training needs more.
+        (`GAPS` of what it took); other processes when what they hold would have been enough,
+        and the run was not stopped by a limit of its own; else the training needs more.
         """
         missing, gaps = self.missing, self.unallocated or 0
         if missing is None:
             return None
         if gaps >= missing and gaps > GAPS * ((self.allocated or 0) + gaps):
             return "fragmentation"
+        if self.free is not None and self.free >= self.asked:
+            return "need"
         return "others" if self.by_others >= missing else "need"
 
     def to_dict(self) -> dict[str, Any]:

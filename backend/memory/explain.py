@@ -9,9 +9,9 @@ from typing import Any
 
 from backend.errors import InputError, SynthLoopError
 from backend.files import read_json, read_lines, tail_lines
-from backend.memory.allocation import FailedAllocation, failed_allocation
+from backend.memory.allocation import FailedAllocation, Shortage, failed_allocation
 from backend.memory.bindings import parameters_of, settings_of
-from backend.memory.cards import box
+from backend.memory.cards import box, usable
 from backend.memory.costs import KIT, SYNTHLOOP, Implementation
 from backend.memory.deaths import Sign, last_attempt, last_sign, sign_of
 from backend.memory.expectation import FILE
@@ -75,6 +75,16 @@ class Explanation:
     measured_host: int | None = None
     ways: tuple[Option, ...] = ()
     evidence: tuple[str, ...] = ()
+
+    @property
+    def shortage(self) -> Shortage | None:
+        """Why there was no room; gaps and other processes are no cause where even all of the room
+        would have been too little for what is predicted.
+        """
+        if self.allocation is None or self.prediction is None or self.allocation.total is None:
+            return self.allocation.shortage if self.allocation else None
+        room = min(usable(self.allocation.total), self.allocation.limit or self.allocation.total)
+        return "need" if self.prediction.peak_allocated > room else self.allocation.shortage
 
     @property
     def reason(self) -> Sentence:
@@ -231,6 +241,8 @@ def _explain(
     if allocation is not None and allocation.on_device and shape is not None:
         tensor = recognized(allocation.asked, shape, place, settings)
         explanation = replace(explanation, tensor=tensor)
+        if tensor is not None and tensor.code == "logits" and place.part is None:
+            explanation = replace(explanation, place=replace(place, part="logits"))
     if configuration is None:
         return explanation
     return _with_prediction(explanation, configuration, card)
@@ -393,15 +405,16 @@ def _room(found: Explanation) -> list[Sentence]:
     if {"total", "free", "allocated", "unallocated"} <= shown.keys():
         key = "death.card.limited" if allocation.limit is not None else "death.card"
         said.append(Sentence(key, shown))
-    if allocation.shortage is not None:
+    if found.shortage is not None:
         values = {
             "missing": amount(allocation.missing or 0),
             "gaps": amount(allocation.unallocated or 0),
             "others": amount(allocation.by_others),
             "count": len(allocation.others),
         }
-        said.append(Sentence(f"death.shortage.{allocation.shortage}", values))
-    if allocation.by_others and allocation.shortage != "others":
+        said.append(Sentence(f"death.shortage.{found.shortage}", values))
+    limited = allocation.free is not None and allocation.free >= allocation.asked
+    if allocation.by_others and found.shortage != "others" and not limited:
         values = {"others": amount(allocation.by_others), "count": len(allocation.others)}
         said.append(Sentence("death.others", values))
     return said
@@ -431,7 +444,10 @@ def _predicted(found: Explanation) -> list[Sentence]:
 
 def explanation_text(found: Explanation, language: str = "en") -> str:
     """An explanation as lines for a terminal."""
-    lines = [found.reason.say(language)]
+    memory = found.code in MEMORY
+    lines = [
+        message(f"death.title.{found.code}", language) if memory else found.reason.say(language)
+    ]
     lines += [sentence.say(language) for sentence in found.sentences()]
     if found.held:
         lines += ["", message("death.held", language)]
@@ -440,11 +456,14 @@ def explanation_text(found: Explanation, language: str = "en") -> str:
                 lines.append(f"  {message(f'memory.part.{name}', language):<34}{gib(size):>7} GiB")
     if found.ways:
         lines += ["", message("death.ways", language)]
+    elif found.settings is not None:
+        lines += ["", message("death.ways.none", language)]
     for way in found.ways:
         lines.append("  " + way_words(way, language))
         changes = " ".join(f"-p {name}={value}" for name, value in found.parameters(way).items())
         lines.append(f"     {changes}")
-    lines += ["", Sentence(f"{found.reason.code}.remedy", found.reason.values).say(language)]
+    if found.ways or found.settings is None:
+        lines += ["", Sentence(f"{found.reason.code}.remedy", found.reason.values).say(language)]
     if found.evidence:
         lines += ["", *(f"  | {line}" for line in found.evidence)]
     return "\n".join(lines)

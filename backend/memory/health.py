@@ -46,7 +46,7 @@ def judge(
 def judge_run(run: Run) -> list[Finding]:
     """`judge` of a training run's own files, and of the adapter that it left."""
     rows = list(read_lines(run.metrics_path))
-    samples, without_labels, order = _batches(run.path / "batches")
+    samples, without_labels, order = trained_samples(run.path / "batches")
     if without_labels == samples and any(row.get("loss") is not None for row in rows):
         # Steps have a loss and no sample has one: nobody measured those.
         without_labels = None
@@ -152,8 +152,10 @@ def _vocabulary_size(checkpoint: Path) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def _batches(folder: Path) -> tuple[int | None, int | None, list[str]]:
-    """Samples trained on, how many had no label (their loss is null), and the order of ids."""
+def trained_samples(folder: Path) -> tuple[int | None, int | None, list[str]]:
+    """What a run's `batches` tell: samples trained on, how many had no label (their loss is null),
+    and the order of their ids; None and nothing where there are none.
+    """
     parts = sorted(folder.glob("part-*.parquet"))
     if not parts:
         return None, None, []

@@ -52,6 +52,9 @@ KIT_PICTURE = 768
 """Side of the high-resolution picture, which is also what 0 means for the kit's towers."""
 SAMPLE_LIMIT = 200_000
 """Samples that may enter pretraining."""
+VISIBLE_RATE = 2e-4
+"""AdamW moves a weight by about the learning rate; half a step of bf16 is 2^-9 of a weight, and
+weights are about 0.02 to 0.1. Measured at 2e-5: `tests/benchmarks/README.md`."""
 ZERO_PRECISIONS = ("fp32", "fp32_master")
 EIGHT_BIT = ("adamw_8bit", "paged_adamw_8bit")
 
@@ -74,6 +77,7 @@ def training_problems(
     return [
         *_batch_problems(parameters),
         *_lever_problems(parameters),
+        *_rounding_problems(parameters),
         *_asset_problems(workspace),
         *(_disk_problems(workspace, parameters) if saves else []),
         *_input_problems(workspace, parameters, stage),
@@ -100,6 +104,14 @@ def _lever_problems(parameters: TrainingParameters) -> list[Problem]:
         *_package_problems(parameters),
         *_card_problems(parameters),
     ]
+
+
+def _rounding_problems(parameters: TrainingParameters) -> list[Problem]:
+    """All weights in bf16 alone: an update below half a step of a weight rounds away."""
+    rate = parameters.learning_rate
+    if parameters.precision != "bf16" or parameters.trained_part != "full" or rate >= VISIBLE_RATE:
+        return []
+    return [Problem("warning", "updates_vanish", {"rate": f"{rate:g}"}, "precision")]
 
 
 def _zero_problems(parameters: TrainingParameters) -> list[Problem]:

@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
     gpu.add_argument("--at-once", type=int, default=8, help="processes at most")
     commands.add_parser("predict", help="write down what memory will be, before measuring")
     keep = commands.add_parser("keep", help="keep a call's results as data")
-    keep.add_argument("folder", type=Path)
+    keep.add_argument("folders", type=Path, nargs="+", help="all of them, in their order")
     commands.add_parser("memory", help="show the measured tables")
     asked = top.parse_args(arguments)
     # torchao tells each time that it was built for another torch, and is told so by torch.
@@ -50,8 +50,10 @@ def main(arguments: list[str]) -> int:
         return 0
     if asked.command == "keep":
         from tests.benchmarks.measured import collect
+        from tests.benchmarks.recorded import keep_runs
 
-        collect(asked.folder)
+        collect(asked.folders)
+        keep_runs(asked.folders)
         return 0
     from tests.benchmarks.render import render
 

@@ -218,7 +218,8 @@ def pair_jobs() -> list[Job]:
     ]
     return [
         replace(
-            job, group="pair",
+            # Both processes of a job have to be in the same step.
+            job, group="pair", slot="",
             parameters={**job.parameters,
                         "global_batch_size": 2 * job.parameters["global_batch_size"]},
         )

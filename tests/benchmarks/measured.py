@@ -1,9 +1,9 @@
-"""What a device measured, as data: `results/measured.json`, made from a call's `results.jsonl`."""
+"""What devices measured, as data: `results/measured.json`, made from what calls on them left."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,47 +83,80 @@ class Row:
         return int(value) if settled and value else None
 
 
-def collect(folder: Path, file: Path = FILE) -> None:
-    """Keep a call's results: its `results.jsonl` and `environment.json`."""
-    lines = (folder / "results.jsonl").read_text().splitlines()
-    results = []
-    for line in lines:
-        result = json.loads(line)
-        reason = (result.get("outcome") or {}).get("reason") or {}
-        kept = {key: result[key] for key in KEPT if key in result}
-        if result["state"] != "done" and reason:
-            kept["reason"] = {"code": reason.get("code"), "values": reason.get("values")}
-        results.append(kept)
-    values = {
-        "environment": json.loads((folder / "environment.json").read_text()),
-        "results": results,
-    }
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps(values, indent=1) + "\n")
+def collect(folders: Sequence[Path], file: Path = FILE) -> None:
+    """Keep what calls on a device left: `results.jsonl`, `environment.json`, `predictions.json`.
 
-
-def rows(measured: Path = FILE, predicted: Path = PREDICTIONS) -> list[Row]:
-    """Every job that ran, its last try, in the order of the results.
-
-    A job that was cut off before its first step was completed is none.
+    Args:
+        folders: One of each call, in the order in which they were made.
+        file: Gets all of them, each with what was foreseen when it was made.
     """
-    known = {job["name"]: job for job in json.loads(predicted.read_text())["jobs"]}
-    last: dict[str, Row] = {}
-    for result in results(measured):
-        if "asked" in result:
+    calls = []
+    for folder in folders:
+        predicted = json.loads((folder / PREDICTIONS.name).read_text())
+        foreseen = {job["name"]: job for job in predicted["jobs"]}
+        results = []
+        for line in (folder / "results.jsonl").read_text().splitlines():
+            result = json.loads(line)
+            reason = (result.get("outcome") or {}).get("reason") or {}
+            kept = {key: result[key] for key in KEPT if key in result}
+            if result["state"] != "done" and reason:
+                kept["reason"] = {"code": reason.get("code"), "values": reason.get("values")}
+            if "asked" in result and result["name"] in foreseen:
+                kept["foreseen"] = foreseen[result["name"]]
+            results.append(kept)
+        calls.append(
+            {
+                "environment": json.loads((folder / "environment.json").read_text()),
+                "predicted": {key: predicted[key] for key in ("made_at", "commit")},
+                "results": results,
+            }
+        )
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps({"calls": calls}, separators=(",", ":")) + "\n")
+
+
+def rows(measured: Path = FILE) -> list[Row]:
+    """Every job that ran, as it was measured last, in the order of the results.
+
+    A job that was cut off before its peak was known is none, unless nothing else is known of it.
+    """
+    return [history[-1] for history in _histories(measured).values()]
+
+
+def superseded(measured: Path = FILE) -> list[Row]:
+    """What was measured before the program or its prediction was changed, and measured again."""
+    return [row for history in _histories(measured).values() for row in history[:-1]]
+
+
+def never_measured(measured: Path = FILE) -> list[str]:
+    """Jobs that were asked for and of which nothing is known."""
+    asked = {result["name"] for call in calls(measured) for result in call["results"]}
+    return sorted(asked - _histories(measured).keys())
+
+
+def _histories(measured: Path) -> dict[str, list[Row]]:
+    """Rows of each job, the last measured last."""
+    found: dict[str, list[Row]] = {}
+    for call in calls(measured):
+        for result in call["results"]:
+            if "asked" not in result:
+                continue
             job = Job.from_dict(result["asked"])
             # A smaller micro-batch than the predicted one was tried.
             changed = result["try"] and job.group == "speed"
-            last[job.name] = Row(job, result, None if changed else known.get(job.name))
-    return [row for row in last.values() if row.steps or not row.cut_off]
+            row = Row(job, result, None if changed else result.get("foreseen"))
+            if row.cut_off and not row.steps:
+                continue
+            history = found.setdefault(job.name, [])
+            if history and result["try"]:
+                history.pop()
+            if row.cut_off and row.allocated is None and history:
+                continue
+            history.append(row)
+    return found
 
 
-def results(measured: Path = FILE) -> Iterator[dict[str, Any]]:
-    """As they were measured."""
-    yield from json.loads(measured.read_text())["results"]
-
-
-def environment(measured: Path = FILE) -> dict[str, Any]:
-    """Device and versions of the measurements."""
-    values: dict[str, Any] = json.loads(measured.read_text())["environment"]
+def calls(measured: Path = FILE) -> list[dict[str, Any]]:
+    """Of the device: `environment`, `predicted` and `results` of each."""
+    values: list[dict[str, Any]] = json.loads(measured.read_text())["calls"]
     return values

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,13 +11,16 @@ from backend.memory.cards import CARDS, usable
 from backend.memory.parts import GIB
 from backend.memory.settings import MemorySettings
 from tests.benchmarks.configurations import COMMON, REFERENCE, Job
-from tests.benchmarks.measured import CUT_OFF, FILE, Row, environment, results, rows
-from tests.benchmarks.predictions import FILE as PREDICTIONS
+from tests.benchmarks.measured import FILE, Row, calls, never_measured, rows, superseded
 from tests.benchmarks.predictions import predict_job, settings_of_job, verdicts
 
+REFERENCES = (REFERENCE, "learn-fp32", "learn-lora-fp32")
+"""Learning runs that others are compared with."""
 LAST_STEPS = 18
 """Steps whose mean is a learning run's final loss: two epochs of the 300 pairs."""
 QUIET = {*COMMON, "max_steps", "learning_rate"}
+FORMS = ("fastest", "naive", "plain")
+"""Jobs whose speeds are compared, by method."""
 WANTED = 30
 """Distinct configurations that were to be measured."""
 
@@ -96,15 +98,11 @@ def render(measured: Path = FILE) -> str:
     if not measured.is_file():
         return "No device has been measured yet: python -m tests.benchmarks gpu --out FOLDER\n"
     found = rows(measured)
-    where = environment(measured)
-    versions = ", ".join(f"{key} {value}" for key, value in where["versions"].items() if value)
-    predicted = json.loads(PREDICTIONS.read_text())
     parts = [
-        f"{where['device']}, driver {where['driver']}; Python {where['python']}, {versions}. "
-        f"Predicted {predicted['made_at']} (commit {predicted['commit'][:9]}), "
-        f"measured {where['time']}. {_missing(measured)}",
+        _where(measured),
         "### Memory: predicted on a CPU beforehand, measured on the device",
         _memory(found),
+        _again(superseded(measured)),
         "### Presets",
         _presets(found),
         "### Speed",
@@ -142,20 +140,43 @@ def _what(job: Job) -> str:
     return f"{' '.join(words)}; {length}".replace("|", "/")
 
 
-def _missing(measured: Path) -> str:
-    """How much of what was to be measured was not."""
-    states = [result["state"] for result in results(measured)]
-    cut = sum(state in CUT_OFF for state in states)
-    return (
-        f"Of {len(states)} jobs {states.count('done')} came to their end, {cut} were cut off "
-        f"at the deadline, {states.count('not_started')} were not run."
+def _where(measured: Path) -> str:
+    """Devices, versions and times of all calls, and what none of them came to."""
+    told = calls(measured)
+    where = [call["environment"] for call in told]
+    devices = ", ".join(dict.fromkeys(one["device"] for one in where))
+    versions = ", ".join(f"{key} {value}" for key, value in where[0]["versions"].items() if value)
+    times = "; ".join(
+        dict.fromkeys(
+            f"predicted {call['predicted']['made_at']} (commit {call['predicted']['commit'][:9]}), "
+            f"measured from {call['environment']['time']}"
+            for call in told
+        )
     )
+    missing = ", ".join(f"`{name}`" for name in never_measured(measured)) or "nothing"
+    return (
+        f"{devices}, driver {where[0]['driver']}; Python {where[0]['python']}, {versions}.\n\n"
+        f"{times}.\n\nAsked for and not measured: {missing}."
+    )
+
+
+def _again(earlier: Sequence[Row]) -> str:
+    """What was foreseen worse before the program or its prediction was changed."""
+    told = [
+        f"`{row.job.name}` {_gib(row.foreseen['peak_allocated'])} foreseen, "
+        f"{_gib(row.allocated)} measured ({100 * away:+.1f} %)"
+        for row in earlier
+        if row.foreseen is not None and (away := error(row)) is not None
+    ]
+    if not told:
+        return ""
+    return f"Measured earlier, before a change, and measured again: {'; '.join(told)}."
 
 
 def _memory(found: Sequence[Row]) -> str:
     lines = []
     for row in found:
-        if row.foreseen is None:
+        if row.foreseen is None or row.job.group == "death":
             continue
         before, now = error(row), error(row, now=True)
         others = row.foreseen["others"]
@@ -179,8 +200,7 @@ def _memory(found: Sequence[Row]) -> str:
     told = (
         f"{before.count} jobs with a measured peak, {before.distinct} distinct configurations"
         f"{short}. Median error {100 * before.median:.1f} %, worst {100 * before.worst:.1f} %, "
-        f"{len(before.false_fits)} said to fit that do not. With today's code, which was changed "
-        f"after the measurement: "
+        f"{len(before.false_fits)} said to fit that do not. With today's code: "
         f"{100 * now.median:.1f} %, {100 * now.worst:.1f} %, {len(now.false_fits)}. GiB; "
         "accelerate and DeepSpeed are their own estimators, where they apply (– where not)."
     )
@@ -242,13 +262,22 @@ def _speed(found: Sequence[Row]) -> str:
     }
     lines = []
     for method in ("full", "lora"):
-        fast, naive = speeds.get(f"fastest-{method}"), speeds.get(f"naive-{method}")
+        fast, naive, plain = (speeds.get(f"{form}-{method}") for form in FORMS)
         if fast is None:
             continue
-        against = "–" if naive is None else f"{naive:.1f}"
-        ratio = "–" if naive is None else f"{fast / naive:.2f}"
-        lines.append([method, f"{fast:.1f}", against, ratio])
-    return table(("method", "fastest, samples/s", "naive form", "ratio"), lines) if lines else ""
+        others = [_beside(other, fast) for other in (naive, plain)]
+        lines.append([method, f"{fast:.1f}", *others])
+    head = (
+        "method",
+        "`fastest`, samples/s",
+        "without its levers",
+        "a plain script at micro-batch 4",
+    )
+    return table(head, lines) if lines else ""
+
+
+def _beside(other: float | None, fast: float) -> str:
+    return "–" if other is None else f"{other:.1f} ({fast / other:.2f} times slower)"
 
 
 def final_loss(row: Row) -> float | None:
@@ -261,33 +290,31 @@ def final_loss(row: Row) -> float | None:
 
 def _learning(found: Sequence[Row]) -> str:
     runs = [row for row in found if row.job.group == "learn"]
-    references = {"": REFERENCE, "lora": "learn-lora-fp32"}
     finals = {row.job.name: final_loss(row) for row in runs}
+    master, fp32, adapters = (finals.get(name) for name in REFERENCES)
     lines = []
     for row in runs:
         final = finals[row.job.name]
-        adapters = "lora" in json.dumps(row.job.parameters)
-        reference = finals.get(references["lora" if adapters else ""])
-        away = "–" if final is None or not reference else f"{100 * (final / reference - 1):+.2f} %"
-        if row.job.name in references.values():
-            away = "is the reference"
+        lora = "lora" in row.job.name
         first = statistics.fmean(row.result["losses"][:LAST_STEPS]) if row.done else None
         lines.append(
             [
                 row.job.name, _what(row.job).split(";")[0], row.ended,
                 "–" if first is None else f"{first:.4f}",
-                "–" if final is None else f"{final:.4f}", away,
+                "–" if final is None else f"{final:.4f}",
+                "" if lora else _away(final, master), "" if lora else _away(final, fp32),
+                _away(final, adapters) if lora else "",
             ]
         )  # fmt: skip
     head = (
-        "run",
-        "what",
-        "outcome",
-        f"first {LAST_STEPS} steps",
-        f"last {LAST_STEPS} steps",
-        "against fp32 master",
-    )
+        "run", "what", "outcome", f"first {LAST_STEPS} steps", f"last {LAST_STEPS} steps",
+        "against fp32 master", "against fp32 throughout", "LoRA against LoRA in fp32",
+    )  # fmt: skip
     return table(head, lines) if lines else ""
+
+
+def _away(final: float | None, reference: float | None) -> str:
+    return "–" if final is None or not reference else f"{100 * (final / reference - 1):+.2f} %"
 
 
 def _checks(found: Sequence[Row]) -> str:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
+import psutil
+
 from tests.benchmarks.configurations import Job
 
 GIB = 2**30
@@ -180,8 +182,7 @@ class Scheduler:
 
     def _end(self, item: Running, cause: str) -> None:
         if item.process.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(item.process.pid, signal.SIGKILL)
+            _kill_session(item.process.pid)
             item.process.wait()
         self.running.remove(item)
         item.log.close()
@@ -242,3 +243,11 @@ class Scheduler:
         self.results.write(json.dumps(result) + "\n")
         self.results.flush()
         os.fsync(self.results.fileno())
+
+
+def _kill_session(leader: int) -> None:
+    """End a job with everything that it started: launchers have groups of their own."""
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getsid(process.pid) == leader:
+                process.kill()

@@ -264,3 +264,13 @@ def test_a_preset_names_parameters_that_exist(preset: str) -> None:
     assert set(PRESETS[preset]) <= set(fields)
     chosen = finetune.Parameters.model_validate({"preset": preset})
     assert {name: getattr(chosen, name) for name in PRESETS[preset]} == PRESETS[preset]
+
+
+def test_updates_that_round_away_are_warned_of(space: Workspace) -> None:
+    def warned(**values: Any) -> bool:
+        return ("updates_vanish", "precision") in codes(space, **values)
+
+    assert warned(precision="bf16", learning_rate=2e-5)
+    assert not warned(precision="bf16", learning_rate=1e-3)
+    assert not warned(precision="bf16", learning_rate=2e-5, method="lora")
+    assert all(PRESETS[name]["precision"] != "bf16" for name in PRESETS.keys() - {"custom"})

@@ -15,7 +15,7 @@ def main(arguments: list[str]) -> int:
     commands = top.add_subparsers(dest="command")
     gpu = commands.add_parser("gpu", help="memory, speed and learning on this machine's device")
     gpu.add_argument("--out", type=Path, required=True, help="folder for the results")
-    gpu.add_argument("--data", type=Path, required=True, help="real pairs: stage_1.json and images")
+    gpu.add_argument("--data", type=Path, help="real pairs: stage_1.json and images; else drawn")
     gpu.add_argument("--work", type=Path, help="scratch folder (20 GB)")
     gpu.add_argument("--seconds", type=float, default=3600, help="time for everything")
     gpu.add_argument("--tiny", action="store_true", help="a dry run with a tiny model")
@@ -62,7 +62,27 @@ def main(arguments: list[str]) -> int:
 
         print(tables())
     print(render())
+    if asked.command is None:
+        presets_here()
     return 0
+
+
+def presets_here() -> None:
+    """Every preset beside its naive form on this machine's device, where there is one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        print("No GPU here: the tables above are of the machine that they name.")
+        return
+    from tests.benchmarks.gpu import run
+    from tests.benchmarks.measured import collect
+    from tests.benchmarks.render import render
+
+    with tempfile.TemporaryDirectory(prefix="synthloop-bench-") as scratch:
+        out = Path(scratch) / "out"
+        run(out, None, Path(scratch) / "work", seconds=1800, only=("fit", "kit", "speed"))
+        collect([out], Path(scratch) / "measured.json")
+        print(render(Path(scratch) / "measured.json"))
 
 
 if __name__ == "__main__":

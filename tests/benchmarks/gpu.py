@@ -11,7 +11,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -38,7 +38,7 @@ MARGIN = 1.5
 
 def run(
     out: Path,
-    data: Path,
+    data: Path | None,
     work: Path,
     *,
     seconds: float,
@@ -50,7 +50,8 @@ def run(
 
     Args:
         out: Where results go.
-        data: Real pairs: `stage_1.json`, and `images` beside it or in `images.tar`.
+        data: Real pairs: `stage_1.json`, and `images` beside it or in `images.tar`; None takes the
+            drawn ones of the starter.
         work: Scratch folder with room for 20 GB.
         seconds: Time for everything.
         tiny: A dry run with a tiny model, for a machine without a device.
@@ -174,11 +175,23 @@ class Setup:
         tiny: A tiny model instead of the kit's.
     """
 
-    def __init__(self, data: Path, work: Path, tiny: bool) -> None:
+    def __init__(self, data: Path | None, work: Path, tiny: bool) -> None:
         self.data, self.work, self.tiny = data, work, tiny
-        self.pictures = data if (data / "images").is_dir() else work / "pictures"
-        self.records: list[dict[str, Any]] = json.loads((data / "stage_1.json").read_text())
         self.files: dict[str, Path] = {}
+
+    def _pairs(self, starter: Future[tuple[Workspace, dict[str, str]]]) -> None:
+        """Records in LLaVA's form, and the folder that their pictures are named from."""
+        if self.data is None:
+            _, prepared = starter.result()
+            file, self.pictures = Path(prepared["data"]), Path(prepared["image_root"])
+        else:
+            file = self.data / "stage_1.json"
+            unpacked = (self.data / "images").is_dir()
+            self.pictures = self.data if unpacked else self.work / "pictures"
+            if not unpacked:
+                with tarfile.open(self.data / "images.tar") as tar:
+                    tar.extractall(self.pictures, filter="data")
+        self.records: list[dict[str, Any]] = json.loads(file.read_text())[:SAMPLES]
 
     def prepare(self) -> None:
         """Write models and pictures; texts are written when a job asks for them."""
@@ -186,18 +199,15 @@ class Setup:
 
         from tests.benchmarks.model_files import MGM_2B, TINY, write_workspace
 
-        if not (self.pictures / "images").is_dir():
-            with tarfile.open(self.data / "images.tar") as tar:
-                tar.extractall(self.pictures, filter="data")
         with ThreadPoolExecutor(4) as pool:
-            smaller = pool.submit(self._thumbnails)
             starter = pool.submit(self._starter)
+            smaller = pool.submit(self._thumbnails, starter)
             learner = pool.submit(self._learner)
             self.sizes = TINY if self.tiny else MGM_2B
             self.workspace = write_workspace(self.work / "model", self.sizes)
             self.learner_assets = learner.result()
             smaller.result()
-            self.starter = starter
+        self.starter = starter
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self.tokenize = tokenizer_of(self.workspace.asset("llm"))
@@ -266,9 +276,10 @@ class Setup:
         views = 5 if length.positions > 2880 else 1
         return self.sizes.tokens_per_image * views
 
-    def _thumbnails(self) -> None:
+    def _thumbnails(self, starter: Future[tuple[Workspace, dict[str, str]]]) -> None:
         from PIL import Image
 
+        self._pairs(starter)
         folder = self.work / "thumbnails"
         kept = []
         for record in self.records:

@@ -98,21 +98,21 @@ def render(measured: Path = FILE) -> str:
     if not measured.is_file():
         return "No device has been measured yet: python -m tests.benchmarks gpu --out FOLDER\n"
     found = rows(measured)
-    parts = [
-        _where(measured),
-        "### Memory: predicted on a CPU beforehand, measured on the device",
-        _memory(found),
-        _again(superseded(measured)),
-        "### Presets",
-        _presets(found),
-        "### Speed",
-        _speed(found),
-        "### Learning",
-        _learning(found),
-        "### The rest",
-        _checks(found),
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    sections = {
+        "Memory: predicted on a CPU beforehand, measured on the device": [
+            _memory(found),
+            _again(superseded(measured)),
+        ],
+        "Presets": [_presets(found)],
+        "Speed": [_speed(found)],
+        "Learning": [_learning(found)],
+        "The rest": [_checks(found)],
+    }
+    parts = [_where(measured)]
+    for title, bodies in sections.items():
+        if any(bodies):
+            parts += [f"### {title}", *(body for body in bodies if body)]
+    return "\n\n".join(parts) + "\n"
 
 
 def _gib(value: float | None) -> str:
@@ -196,6 +196,8 @@ def _memory(found: Sequence[Row]) -> str:
         "error of today's code", "reserved, predicted", "reserved", "accelerate", "DeepSpeed",
     )  # fmt: skip
     before, now = accuracy(found), accuracy(found, now=True)
+    if not before.count:
+        return f"No peak was measured.\n\n{table(head, lines)}" if lines else ""
     short = "" if before.distinct >= WANTED else f"; {WANTED} were to be measured"
     told = (
         f"{before.count} jobs with a measured peak, {before.distinct} distinct configurations"
@@ -251,7 +253,7 @@ def _presets(found: Sequence[Row]) -> str:
         "run", "what", "cap", "outcome", "allocated", "reserved", "host, resident",
         "host without mapped files", "paged", "host, predicted by today's code", "samples/s",
     )  # fmt: skip
-    return table(head, lines)
+    return table(head, lines) if lines else ""
 
 
 def _speed(found: Sequence[Row]) -> str:

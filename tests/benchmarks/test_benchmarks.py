@@ -12,6 +12,7 @@ import pytest
 from tests.benchmarks import measured, predictions
 from tests.benchmarks.configurations import Job, all_jobs, memory_jobs
 from tests.benchmarks.gate import Gate
+from tests.benchmarks.gpu import run
 from tests.benchmarks.measured import Row
 from tests.benchmarks.processor import page_once
 from tests.benchmarks.render import accuracy, brief, final_loss, render
@@ -188,3 +189,15 @@ def test_the_pages_process_is_small_and_trains_nothing(tmp_path: Path):
     told = page_once(str(explored(tmp_path).root))
     assert told["heavy"] == []
     assert told["megabytes_of_all"] < 250
+
+
+def test_a_dry_run_trains_keeps_and_shows_what_it_found(tmp_path: Path):
+    out, file = tmp_path / "out", tmp_path / "measured.json"
+    run(out, None, tmp_path / "work", seconds=150, tiny=True, only=("fit-12gb-lora",), at_once=1)
+    measured.collect([out], file)
+    [row] = measured.rows(file)
+    assert (row.job.name, row.done, row.steps) == ("fit-12gb-lora", True, 4)
+    assert row.foreseen is not None and row.allocated is None
+    text = render(file)
+    assert "No peak was measured" in text and "23.0 | 4 steps of 8 | – | – |" in text
+    assert "### Learning" not in text

@@ -5,12 +5,11 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 
+from backend.memory import costs
+from backend.memory.bindings import settings_of
 from backend.memory.shapes import ModelShape
 from backend.training.parameters import TrainingParameters
 from backend.workspace import Workspace
-
-_STATES = {"adamw": 8, "adamw_bf16": 4, "adamw_8bit": 2, "paged_adamw_8bit": 2}
-"""Bytes of the optimizer's two states for each trained value."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +38,13 @@ def room(workspace: Workspace, parameters: TrainingParameters) -> Room:
         InputError: A configuration of the model zoo is missing or broken.
     """
     shape = ModelShape.of_workspace(workspace)
-    full = parameters.trained_part == "full"
-    trained = shape.projector_parameters
-    if full:
-        trained += shape.language.parameters
-    elif parameters.trained_part != "projector":
-        rank, targets = getattr(parameters, "lora_rank"), getattr(parameters, "lora_targets")  # noqa: B009
-        trained += shape.language.adapter_parameters(rank, targets)
-    weight = 4 if parameters.precision == "fp32" else 2
-    master = 4 if parameters.precision == "fp32_master" else 0
-    checkpoint = trained * (weight + master + _STATES[parameters.optimizer])
-    frozen = shape.parameters - trained if full else 0
-    result = trained * weight + 2 * frozen
+    stage = "pretrain" if parameters.trained_part == "projector" else "finetune"
+    settings = settings_of(stage, parameters.model_dump())
+    trained = costs.trained_parameters(shape, settings)
+    weights = trained * (costs.FULL if parameters.precision == "fp32" else costs.HALF)
+    checkpoint = weights + round(sum(costs.optimizer_bytes(shape, settings)))
+    frozen = shape.parameters - trained if parameters.trained_part == "full" else 0
+    result = weights + costs.HALF * frozen
     kept = parameters.save_total_limit or workspace.settings.retention_checkpoints
     # Without intervals only a stop saves one.
     kept = kept if parameters.save_steps else 0

@@ -215,6 +215,8 @@ def plan_text(plan: Plan, language: str = "en") -> str:
     for name, size in sorted(prediction.parts.items(), key=lambda item: -item[1]):
         if size:
             lines.append(f"  {message(f'memory.part.{name}', language):<34}{gib(size):>7} GiB")
+    gaps = prediction.peak_reserved - prediction.peak_allocated
+    lines.append(f"  {message('memory.bar.gaps', language):<34}{gib(gaps):>7} GiB")
     moment = message(f"memory.moment.{prediction.peak_moment}", language)
     lines += [
         "",

@@ -13,7 +13,7 @@ from backend.memory.allocation import FailedAllocation, Shortage, failed_allocat
 from backend.memory.bindings import parameters_of, settings_of
 from backend.memory.cards import box, usable
 from backend.memory.costs import KIT, SYNTHLOOP, Implementation
-from backend.memory.deaths import Sign, last_attempt, last_sign, sign_of
+from backend.memory.deaths import FINISHED, Sign, death_sign, last_attempt, sign_of
 from backend.memory.expectation import FILE
 from backend.memory.fit import LEVERS, Option, fit
 from backend.memory.frames import NOWHERE, Place, Trace, place_of, traces
@@ -162,22 +162,27 @@ def explain_log(
     """
     if not path.is_file():
         raise InputError("the file does not exist.", place=str(path))
-    with path.open("rb") as file:
-        head = file.read(TAIL_BYTES).decode(errors="replace")
     lines = tail(path)
-    if any("'train_runtime'" in line for line in lines):
-        # The Trainer's summary comes after the last step: whatever was printed killed nothing.
-        return None
-    found = traces(lines)
-    sign = last_sign(lines)
-    if sign is None and not found:
+    sign = death_sign(lines)
+    if sign is None:
         return None
     configuration = None
     if settings is not None:
         configuration = ("finetune", settings, shape, SYNTHLOOP)
-    elif (asked := kit_configuration(head)) is not None:
+    elif (asked := kit_configuration(_command(path))) is not None:
         configuration = (*asked, shape, KIT)
-    return _explain(lines, sign or Sign("unknown", found[-1].error), configuration, shape=shape)
+    return _explain(lines, sign, configuration, shape=shape)
+
+
+def _command(path: Path) -> str:
+    """The first command line of the last training in a log; "" when there is none."""
+    found, finished = "", False
+    with path.open("rb") as file:
+        for line in file:
+            if b"--model_name_or_path " in line and (finished or not found):
+                found, finished = line.decode(errors="replace"), False
+            finished = finished or FINISHED.encode() in line
+    return found
 
 
 def tail(path: Path, size: int = TAIL_BYTES) -> list[str]:

@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from backend.memory.parts import Moment
 
-_RANK = re.compile(r"^(\[rank\d+\]:|\[default\d+\]:|\d+:|[\w.-]+: (?=\s|\[rank|Traceback)) ?")
+RANK = re.compile(r"^(\[rank\d+\]:|\[default\d+\]:|\d+:|[\w.-]+: (?=\s|\[rank|Traceback)) ?")
 _FRAME = re.compile(r'^\s*File "(?P<file>[^"]*)", line (?P<line>\d+), in (?P<name>\S.*)$')
 _ERROR = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?[A-Za-z_]\w*(?:Error|Exception|Interrupt|Exit)\b")
+_MENTIONED = ("Exception ignored in", "--- Logging error ---")
 _MARKS = re.compile(r"^\s*[\^~]+[\^~\s]*$")
 
 
@@ -163,17 +164,23 @@ def traces(lines: Iterable[str]) -> list[Trace]:
 
     Processes whose launcher put their number before each line may write in between each other.
     A traceback ends at the first line that names an error; torch's messages are one line.
+    Those that Python or its logging only mention, and go on, are left out.
     """
     found: list[Trace] = []
     open_frames: dict[str, list[Frame]] = {}
+    mentioned: dict[str, bool] = {}
     for raw in lines:
-        match = _RANK.match(raw)
+        match = RANK.match(raw)
         who = match[1] if match else ""
         line = raw[match.end() :].rstrip() if match else raw.rstrip()
         # A progress bar may stand before it in the same line.
         if "Traceback (most recent call last)" in line:
-            open_frames[who] = []
+            if mentioned.get(who):
+                open_frames.pop(who, None)
+            else:
+                open_frames[who] = []
             continue
+        mentioned[who] = line.startswith(_MENTIONED)
         frames = open_frames.get(who)
         if frames is None:
             continue

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from backend.files import tail_lines
-from backend.memory.deaths import Sign, last_attempt, last_sign
+from backend.memory.deaths import Sign, death_sign, last_attempt
 from backend.runs import Reason, Run, RunStatus
 
 TAIL_LINES = 400
@@ -35,15 +35,15 @@ def cause_of_death(
     tail = lines[-EVIDENCE_LINES:]
     if kernel and status.signal in ("SIGKILL", None):
         return Reason(code="host_memory", values={"error": kernel[0]}, evidence=kernel + tail)
-    sign = last_sign(lines)
-    if sign is not None and sign.code != "killed":
+    sign = death_sign(lines, ended=True)
+    if sign is not None and sign.code not in ("killed", "unknown"):
         return Reason(code=sign.code, values={"error": sign.line}, evidence=_around(lines, sign))
     if disk is None and _disk_is_full(run.path):
         disk = f"{run.path}: less than 1 MiB is free"
     if disk is not None:
         # A stage cannot write down that it could not write.
         return Reason(code="disk_full", values={"error": disk}, evidence=[disk, *tail])
-    if status.signal == "SIGKILL" or sign is not None:
+    if status.signal == "SIGKILL" or (sign is not None and sign.code == "killed"):
         return Reason(code="killed", values={"signal": "SIGKILL"}, evidence=tail)
     if status.signal is not None:
         return Reason(code="signal", values={"signal": status.signal}, evidence=tail)

@@ -304,6 +304,11 @@ class VisionBytes:
     pixels: float
 
 
+def picture_side(shape: ModelShape, settings: MemorySettings) -> int:
+    """Side of the high-resolution picture, pixels: as asked for, or the model's for each cell."""
+    return settings.image_size_aux or shape.image_aux * settings.image_grid
+
+
 def vision_bytes(
     shape: ModelShape, settings: MemorySettings, how: Implementation = SYNTHLOOP
 ) -> VisionBytes:
@@ -313,7 +318,7 @@ def vision_bytes(
     mining keeps its normalized form once; direct mining keeps the map, two normalized forms,
     keys and values.
     """
-    side = (settings.image_size_aux or shape.image_aux) // 4
+    side = picture_side(shape, settings) // 4
     vectors = side * side
     channels, low = shape.convnext.channels, shape.clip.hidden
     joined = float(HALF * vectors * channels)

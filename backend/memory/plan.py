@@ -137,9 +137,10 @@ def _verdict(grade: Verdict, prediction: Prediction, budget: int) -> Sentence:
         "allocated": gib(prediction.peak_allocated),
         "room": gib(room),
         "spare": gib(abs(room - need)),
-        "part": prediction.largest,
+        "gaps": gib(prediction.peak_reserved - prediction.peak_allocated),
     }
-    return Sentence(f"memory.verdict.{grade}", values)
+    gaps = ".gaps" if grade == "no" and not over else ""
+    return Sentence(f"memory.verdict.{grade}{gaps}", values)
 
 
 def _advice(prediction: Prediction) -> Sentence | None:
@@ -150,6 +151,7 @@ def _advice(prediction: Prediction) -> Sentence | None:
         "part": prediction.largest,
         "size": gib(prediction.parts[prediction.largest]),
         "lever": first.lever,
+        "peak": gib(prediction.peak_allocated),
         "saved": gib(first.saved),
         "after": gib(prediction.peak_allocated - first.saved),
     }

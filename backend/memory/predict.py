@@ -16,10 +16,15 @@ from backend.memory.shapes import ModelShape
 
 CONTEXT = GIB // 2
 """CUDA context and kernels of one process (measured: about 0.5 GiB)."""
-GAPS, MOST_GAPS, MORE_GAPS, LEAST_GAPS = 0.5, 4 * GIB, 0.1, GIB // 4
-"""What torch holds above the peak: a share of what comes and goes, less of it beyond a size, and
-never nothing. Chosen to lie above what was measured (71 jobs on an H100, of which six held up to
-8 % more)."""
+LEAST_GAPS, FULL_GAPS = 0.3 * GIB, 0.3 * GIB
+LOGIT_GAPS, OTHER_GAPS, MOST_OTHER = 0.55, 0.2, 10 * GIB
+"""What torch holds above the peak: never nothing, more when all weights have gradients; half of
+what logits and their copies take (blocks so large fit into no other's place); and a fifth of what
+else comes and goes, up to a size. Chosen from 71 jobs on an H100, of which nine held more: LoRA
+with ZeRO-3 by 0.8 GiB, the others by at most 0.2."""
+FLAT_COPIES = {(False, False): 2.5, (True, False): 0.5, (True, True): 1.5, (False, True): 2.5}
+"""Flat copies of the trained weights in half precision that DeepSpeed makes and frees in pieces, by
+(states are offloaded, ZeRO-3); from seven jobs."""
 
 Bytes = dict[str, float]
 
@@ -48,10 +53,9 @@ def predict(
     worst = {name: _corrected(point, factor) for name, point in worst.items()}
     moments: dict[Moment, int] = {name: round(sum(point.values())) for name, point in worst.items()}
     peak = max(moments, key=lambda name: moments[name])
-    reserved = max(sum(point.values()) + _gaps(point) for point in worst.values())
+    reserved = max(sum(point.values()) + _gaps(point, settings) for point in worst.values())
     if settings.zero_stage:
-        # DeepSpeed makes flat copies of what is trained; what it frees of them stays in pieces.
-        copies = 1 if settings.offload != "none" and settings.zero_stage < 3 else 2
+        copies = FLAT_COPIES[settings.offload != "none", settings.zero_stage == 3]
         reserved += copies * costs.HALF * costs.trained_parameters(shape, settings)
     parts = {name: round(worst[peak].get(name, 0.0)) for name in PARTS}
     parts["context"] = CONTEXT
@@ -71,10 +75,12 @@ def predict(
     )
 
 
-def _gaps(point: Bytes) -> float:
+def _gaps(point: Bytes, settings: MemorySettings) -> float:
     """What lies between torch's blocks at a point of the step."""
-    moving = sum(value for name, value in point.items() if name not in STATIC)
-    return min(GAPS * moving, MOST_GAPS + MORE_GAPS * moving) + LEAST_GAPS
+    logits = point.get("logits", 0.0)
+    others = sum(value for name, value in point.items() if name not in (*STATIC, "logits"))
+    least = LEAST_GAPS + (FULL_GAPS if settings.method == "full" else 0.0)
+    return least + LOGIT_GAPS * logits + OTHER_GAPS * min(others, MOST_OTHER)
 
 
 def _corrected(point: Bytes, factor: float) -> Bytes:

@@ -34,7 +34,8 @@ class MemorySettings:
         gradient_accumulation: Micro-batches of one optimizer step.
         positions: Longest row in the language model, image tokens counted in.
         images_per_sample: Pictures in each row.
-        image_size_aux: Side of the high-resolution picture, pixels; 0 is the model's own.
+        image_size_aux: Side of the high-resolution picture, pixels; 0 is the model's own, once
+            for each cell along a side.
         image_grid: Cells along a side in the HD variant; 1 is the plain model.
         image_global: Whether the HD variant adds a view of the whole.
         activation_checkpointing: Recompute decoder layers in the backward pass.

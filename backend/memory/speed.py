@@ -19,15 +19,15 @@ HEAD_AGAIN = 4 / 3
 PICTURES_ONE_BY_ONE, MINING_AGAIN = 1.35, 1.15
 MLP_CHUNKS, COMPILED = 1.45, 0.9
 ADAPTERS = 1.12
-QUANTIZED = 1.24
 FULL_PRECISION = 1.27
 OPTIMIZER = {"adamw": 0.0, "adamw_bf16": 0.0, "adamw_8bit": 0.05, "paged_adamw_8bit": 0.135}
 """Added time of one optimizer step, as a share of one micro-batch's time."""
 OVERHEAD = 0.6
 """Time of a micro-batch that does not depend on its size, in samples' worth (measured with LoRA
 at 4 and 32 samples)."""
-OVERHEAD_QUANTIZED = 12.0
-"""The same with NF4: unpacking weights (measured at 1 and 4 samples)."""
+UNPACKING = 2.0
+"""Time of one pass of a micro-batch over NF4 weights, which are unpacked whatever its size: QLoRA's
+beyond LoRA's, in samples' worth (measured at 4 samples)."""
 OFFLOAD_MICRO_BATCH, OFFLOAD_STEP = 1.1, 13.0
 """Estimated shares of a micro-batch's time: moving gradients over PCIe, and AdamW on the CPU."""
 PARTITIONED_WEIGHTS = 1.3
@@ -40,9 +40,7 @@ def seconds_per_sample(settings: MemorySettings) -> float:
     head = HEAD * (HEAD_AGAIN * settings.label_fraction if settings.loss_chunk else 1.0)
     work = (LANGUAGE + head) * length + TOWERS * settings.images_per_sample
     work /= LANGUAGE + HEAD + TOWERS
-    quantized = settings.method == "qlora"
-    overhead = OVERHEAD_QUANTIZED if quantized else OVERHEAD
-    work *= (1 + overhead / settings.micro_batch_size) / (1 + overhead / 4)
+    work *= (1 + OVERHEAD / settings.micro_batch_size) / (1 + OVERHEAD / 4)
     if settings.activation_checkpointing:
         work *= ACTIVATION_CHECKPOINTING
     if settings.mining_checkpointing:
@@ -54,11 +52,15 @@ def seconds_per_sample(settings: MemorySettings) -> float:
     if settings.compile:
         work *= COMPILED
     if settings.adapters:
-        work *= ADAPTERS * (QUANTIZED if quantized else 1.0)
+        work *= ADAPTERS
     if settings.precision == "fp32":
         work *= FULL_PRECISION
     if settings.zero_stage == 3:
         work *= PARTITIONED_WEIGHTS
+    if settings.method == "qlora":
+        # Forward, backward, and the forward pass that is computed again.
+        passes = 3 if settings.activation_checkpointing else 2
+        work += passes * UNPACKING / settings.micro_batch_size
     extra = OPTIMIZER[settings.optimizer] / settings.gradient_accumulation
     if settings.offload != "none":
         extra += OFFLOAD_MICRO_BATCH + OFFLOAD_STEP / settings.gradient_accumulation

@@ -77,7 +77,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "fastest": {
         "method": "full",
-        "micro_batch_size": 8,
+        "micro_batch_size": 4,
         "precision": "fp32_master",
         "optimizer": "adamw",
         "activation_checkpointing": False,

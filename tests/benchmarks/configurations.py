@@ -306,7 +306,8 @@ def speed_jobs(card_gib: float) -> list[Job]:
     """
     large = card_gib > 100
     jobs = []
-    for method, micro in (("full", 8 if large else 5), ("lora", 12 if large else 6)):
+    micro = 8 if large else 4
+    for method in ("full", "lora"):
         values = {
             **COMMON, "preset": "fastest", "method": method, "micro_batch_size": micro,
             "global_batch_size": 4 * micro, "max_steps": 9, "image_workers": 10,

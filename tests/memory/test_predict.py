@@ -22,6 +22,7 @@ from backend.memory.parts import GIB, PARTS
 from backend.memory.predict import predict
 from backend.memory.settings import MemorySettings
 from backend.memory.shapes import MGM_2B
+from backend.memory.speed import seconds_per_sample
 
 SCRIPT = Implementation(
     logit_bytes=12,
@@ -246,3 +247,24 @@ def test_this_trainers_own_peaks_are_predicted(name: str):
     prediction = predict(MGM_2B, settings)
     assert prediction.peak_allocated / GIB == pytest.approx(allocated, rel=0.03)
     assert prediction.peak_reserved / GIB > reserved
+
+
+def test_the_hd_variant_has_the_models_picture_once_for_each_cell():
+    hd = replace(MemorySettings(), image_grid=2, image_global=True, positions=3200)
+    named = replace(hd, image_size_aux=1536)
+    assert predict(MGM_2B, hd).peak_allocated == predict(MGM_2B, named).peak_allocated
+    assert (
+        predict(MGM_2B, hd).peak_allocated
+        > predict(MGM_2B, replace(hd, image_size_aux=768)).peak_allocated
+    )
+
+
+@pytest.mark.parametrize("micro", [1, 2, 4, 8, 16, 32])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_adapters_on_unpacked_weights_are_never_faster_than_on_plain_ones(
+    micro: int, checkpointing: bool
+):
+    lora = MemorySettings(
+        method="lora", micro_batch_size=micro, activation_checkpointing=checkpointing
+    )
+    assert seconds_per_sample(replace(lora, method="qlora")) > seconds_per_sample(lora)

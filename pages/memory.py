@@ -15,7 +15,7 @@ from backend.memory.fit import LEVERS, Lever, Option
 from backend.memory.parts import PARTS
 from backend.memory.plan import Plan, gib, option_title, plan_settings
 from backend.memory.probes import Correction, correction
-from backend.memory.settings import MemorySettings
+from backend.memory.settings import LINEARS, MemorySettings
 from backend.memory.shapes import MGM_2B, ModelShape
 from backend.runs import Reason, Run, State
 from backend.workspace import Workspace
@@ -41,7 +41,21 @@ UPDATES: dict[str, dict[str, Any]] = {
     "half": {"precision": "bf16_stochastic", "optimizer": "adamw_bf16"},
     "eight": {"precision": "bf16_stochastic", "optimizer": "adamw_8bit"},
     "paged": {"precision": "bf16_stochastic", "optimizer": "paged_adamw_8bit"},
+    "fp32": {"precision": "fp32", "optimizer": "adamw"},
+    "bf16": {"precision": "bf16", "optimizer": "adamw"},
 }
+# How DeepSpeed divides what a device holds, and what it keeps in main memory.
+SHARING: dict[str, dict[str, Any]] = {
+    "none": {"zero_stage": 0, "offload": "none"},
+    "zero1": {"zero_stage": 1, "offload": "none"},
+    "zero2": {"zero_stage": 2, "offload": "none"},
+    "zero3": {"zero_stage": 3, "offload": "none"},
+    "zero2_optimizer": {"zero_stage": 2, "offload": "optimizer"},
+    "zero3_optimizer": {"zero_stage": 3, "offload": "optimizer"},
+    "zero3_everything": {"zero_stage": 3, "offload": "optimizer_parameters"},
+}
+SHARED = ("exact", "fp32")
+"""Updates that DeepSpeed supports."""
 _SHOWN_DEATHS = 5
 _GRADES = {"fits": "check_circle", "tight": "warning", "no": "cancel"}
 _KEPT = {"persist_state": "session"}
@@ -129,7 +143,7 @@ def choices(space: Workspace) -> tuple[str, MemorySettings, ModelShape]:
         "micro_batch_size": micro,
         "model_max_length": positions,
         **_savers(),
-        **_more(method),
+        **_more(method, update),
     }
     labels = st.session_state["memory-labels"] / 100
     return stage, replace(settings_of(stage, parameters), label_fraction=labels), shape
@@ -181,7 +195,7 @@ def _savers() -> dict[str, Any]:
     }
 
 
-def _more(method: str) -> dict[str, Any]:
+def _more(method: str, update: str) -> dict[str, Any]:
     with st.expander(t("memory.more")):
         st.slider(
             t("memory.labels"),
@@ -208,12 +222,59 @@ def _more(method: str) -> dict[str, Any]:
             ),
         }
         if values["image_grid"] == 2:
-            values |= {"image_size_aux": 1536, "image_global": True}
-        if method in ("lora", "qlora"):
-            values["lora_rank"] = st.select_slider(
-                t("memory.lora_rank"), [8, 16, 32, 64, 128], value=64, key="memory-rank", **_KEPT
+            values["image_global"] = st.toggle(
+                t("memory.image_global"), value=True, key="memory-global", **_KEPT
             )
+        values["image_size_aux"] = st.selectbox(
+            t("memory.image_size"),
+            [0, 384, 768, 1024, 1536],
+            format_func=lambda side: f"{side} px" if side else t("memory.image_size.own"),
+            key="memory-side",
+            **_KEPT,
+        )
+        values["compile"] = st.toggle(
+            t("memory.compile"), help=t("memory.compile.help"), key="memory-compile", **_KEPT
+        )
+        if update in SHARED and method != "qlora":
+            chosen = st.selectbox(
+                t("memory.sharing"),
+                list(SHARING),
+                format_func=lambda name: t(f"memory.sharing.{name}"),
+                help=t("memory.sharing.help"),
+                key="memory-sharing",
+                **_KEPT,
+            )
+            values |= SHARING[chosen]
+        if method in ("lora", "qlora"):
+            values |= _adapter()
     return values
+
+
+def _adapter() -> dict[str, Any]:
+    rank = st.select_slider(
+        t("memory.lora_rank"), [8, 16, 32, 64, 128], value=64, key="memory-rank", **_KEPT
+    )
+    dropout = st.toggle(
+        t("memory.lora_dropout"),
+        value=True,
+        help=t("memory.lora_dropout.help"),
+        key="memory-dropout",
+        **_KEPT,
+    )
+    targets = st.pills(
+        t("memory.lora_targets"),
+        LINEARS,
+        selection_mode="multi",
+        default=list(LINEARS),
+        key="memory-targets",
+        **_KEPT,
+        wrap=True,
+    )
+    return {
+        "lora_rank": rank,
+        "lora_dropout": 0.05 if dropout else 0.0,
+        "lora_targets": [name for name in LINEARS if name in targets] or list(LINEARS),
+    }
 
 
 def choose_card() -> Card:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from backend.files import write_json
+from backend.memory.plan import gib
 from backend.memory.predict import predict
 from backend.memory.probes import record
 from backend.memory.settings import MemorySettings
@@ -37,7 +39,7 @@ def test_the_kits_recipe_does_not_fit_24_gb_and_the_page_says_how_it_would(
 ):
     app = visit("memory", space, monkeypatch, lang)
     assert "24" in app.selectbox(key="memory-card").value
-    assert "31.2" in app.error[0].value.replace("\\", "")
+    assert "20.9" in app.error[0].value.replace("\\", "")
     assert message("memory.lever.loss_chunk", lang) in read(app)
     assert message("memory.part.logits", lang) + " 11.7 GiB" in markup(app)
     assert app.button(key="use-0").label == message("memory.use", lang)
@@ -55,6 +57,39 @@ def test_every_method_fits_a_large_card(space: Workspace, monkeypatch, method: s
     app.button_group(key="memory-method").set_value(method)
     app.selectbox(key="memory-card").set_value("80 GB (H100, A100)")
     assert sound(app.run()).success
+
+
+def test_every_axis_of_the_prediction_can_be_chosen(space: Workspace, monkeypatch):
+    app = visit("memory", space, monkeypatch)
+    app.button_group(key="memory-model").set_value("mgm")
+    app.selectbox(key="memory-update").set_value("exact")
+    app = sound(app.run())
+    app.selectbox(key="memory-sharing").set_value("zero3_everything")
+    app.selectbox(key="memory-side").set_value(1536)
+    app.select_slider(key="memory-grid").set_value(2)
+    app.select_slider(key="memory-devices").set_value(2)
+    app.toggle(key="memory-compile").set_value(True)
+    app = sound(app.run())
+    asked = MemorySettings(
+        precision="fp32_master", zero_stage=3, offload="optimizer_parameters", devices=2,
+        gradient_accumulation=16, image_size_aux=1536, image_grid=2, image_global=True,
+        compile=True,
+    )  # fmt: skip
+    assert message("memory.host", "en", size=gib(predict(MGM_2B, asked).host)) in read(app)
+    app.selectbox(key="memory-update").set_value("half")
+    app.button_group(key="memory-method").set_value("lora")
+    app = sound(app.run())
+    app.toggle(key="memory-dropout").set_value(False)
+    app.button_group(key="memory-targets").set_value(["q_proj", "v_proj"])
+    app = sound(app.run())
+    with pytest.raises(KeyError):
+        app.selectbox(key="memory-sharing")
+    few = replace(
+        asked, method="lora", precision="bf16_stochastic", optimizer="adamw_bf16", zero_stage=0,
+        offload="none", lora_dropout=0.0, lora_targets=("q_proj", "v_proj"),
+    )  # fmt: skip
+    weights = gib(predict(MGM_2B, few).parts["weights"])
+    assert f"{message('memory.part.weights', 'en')} {weights} GiB" in markup(app)
 
 
 def test_levers_that_do_not_help_leave_nothing_to_offer(space: Workspace, monkeypatch):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from backend.stages.base import StageParameters
+from backend.training.presets import PRESETS
 from backend.workspace import Profile, Workspace
 
 _NANO: dict[str, Any] = {
@@ -47,3 +49,34 @@ def defaults(workspace: Workspace, stage: str) -> dict[str, Any]:
     The profile `mgm-2b` keeps the kit's recipe and changes only what makes it fit a 24 GB card.
     """
     return dict(_DEFAULTS[workspace.settings.profile].get(stage, {}))
+
+
+def asked(profile: dict[str, Any], chosen: dict[str, Any]) -> dict[str, Any]:
+    """What a stage is started with: the profile's values below those chosen.
+
+    Order: stage < profile < preset < chosen. The stage's model fills in its own defaults and the
+    preset's values, so what the preset names is not taken from the profile.
+
+    Args:
+        profile: `defaults` of the stage.
+        chosen: Parameters that a person or a loop names.
+    """
+    preset = PRESETS.get(str((profile | chosen).get("preset")), {})
+    return {name: value for name, value in profile.items() if name not in preset} | chosen
+
+
+def filled(
+    kind: type[StageParameters], profile: dict[str, Any], chosen: dict[str, Any]
+) -> dict[str, Any]:
+    """`asked` with every other parameter of the stage as it comes out, none of them checked."""
+    fields = kind.model_fields
+    own = {name: field.get_default(call_default_factory=True) for name, field in fields.items()}
+    preset = (profile | chosen).get("preset", own.get("preset"))
+    return own | preset_values(kind, preset) | asked(profile, chosen)
+
+
+def preset_values(kind: type[StageParameters], preset: Any) -> dict[str, Any]:
+    """What a preset sets of the stage's parameters; nothing for a name that is none."""
+    fields = kind.model_fields
+    named = PRESETS.get(str(preset), {}) if "preset" in fields else {}
+    return {name: value for name, value in named.items() if name in fields}

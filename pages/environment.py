@@ -120,7 +120,9 @@ def _again(space: Workspace, rows: list[RunRow]) -> None:
         with st.popover(
             t("environment.command"), icon=icon("terminal"), type="tertiary", width="content"
         ):
-            st.code(command("check", asked), language="bash", wrap_lines=True)
+            st.code(
+                command("check", asked, root=workspace().root), language="bash", wrap_lines=True
+            )
         last = next((row for row in rows if row.stage == "check" and row.state.ended), None)
         if last is not None:
             when = t("environment.last", ago=ago(last.ended_at))

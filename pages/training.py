@@ -21,16 +21,6 @@ from pages.widgets.url import keep, restore
 from store.runs import RunRow, run_rows
 
 STAGES = ("pretrain", "finetune")
-PRESETS = {
-    "pretrain": {},
-    "finetune": {
-        "full": {"method": "full"},
-        "lora": {"method": "lora", "learning_rate": 2e-4},
-        "qlora": {"method": "qlora", "learning_rate": 2e-4},
-    },
-}
-"""Stage to its presets; their words are at `preset.<name>`."""
-
 MADE_BY = {"pretrain": ("data", "prepare"), "finetune": ("projector", "pretrain")}
 """Stage to the parameter that names what it builds on, and the stage that makes that."""
 
@@ -78,7 +68,6 @@ def _form(space: Workspace) -> None:
     kept = _from_memory(stage)
     values = stage_form(
         stage,
-        presets=None if kept else PRESETS[stage],
         defaults=kept or newest(space, *MADE_BY[stage]),
     )
     forecast(space, stage, values)

@@ -20,7 +20,7 @@ from backend.cli.output import (
 )
 from backend.errors import SynthLoopError
 from backend.messages import message
-from backend.profiles import defaults
+from backend.profiles import asked, defaults
 from backend.runs import Run, State
 from backend.stages import STAGES
 from backend.supervisor import resume, start, stop
@@ -73,7 +73,7 @@ def _run(arguments: argparse.Namespace) -> int:
     workspace = opened(arguments)
     values = parameters_of(arguments.parameter)
     if arguments.stage in STAGES:
-        values = defaults(workspace, arguments.stage) | values
+        values = asked(defaults(workspace, arguments.stage), values)
     return _started(arguments, workspace, arguments.stage, values)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from backend.errors import SynthLoopError, UsageError
 from backend.files import read_json, write_json
-from backend.profiles import defaults
+from backend.profiles import asked, defaults
 from backend.runs import Reason, Run, RunFailed, State
 from backend.stages.base import Problem, StageContext, StageParameters, parameter, stage_main
 from backend.synthesis.preflight import dataset_problems, recipe_problems
@@ -187,7 +187,8 @@ class Loop:
                 return run
             if STAGES[step.stage].resumable:
                 return resume(run)
-        values = defaults(self.workspace, step.stage) | self._bindings()[step.stage]()
+        usual = defaults(self.workspace, step.stage)
+        values = asked(usual, self._bindings()[step.stage]())
         own = self.context.run
         return start(
             self.workspace,

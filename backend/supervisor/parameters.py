@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import shlex
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,9 +13,9 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 
 from backend.errors import InputError, UsageError
 from backend.messages import message
+from backend.profiles import filled
 from backend.stages import stage as stage_of
 from backend.stages.base import Problem, StageParameters
-from backend.training.presets import PRESETS
 from backend.workspace import Workspace
 
 
@@ -55,33 +56,50 @@ def sentence(problem: Problem) -> str:
     return message(f"problem.{problem.code}", **problem.values)
 
 
-def command(stage: str, parameters: dict[str, Any], defaults: dict[str, Any] | None = None) -> str:
+def command(
+    stage: str,
+    parameters: dict[str, Any],
+    defaults: dict[str, Any] | None = None,
+    *,
+    root: Path | None = None,
+    name: str = "",
+) -> str:
     """The shell command that runs `stage` so; what would be so without a word is left out.
 
     Args:
         stage: The stage's name.
         parameters: Values by name.
         defaults: Values that differ from the stage's own where a profile says so.
+        root: Folder of the workspace; None leaves it to whoever runs the command.
+        name: What a person calls the run.
     """
-    own = {
-        name: field.get_default(call_default_factory=True)
-        for name, field in stage_of(stage).parameters.model_fields.items()
-    }
-    chosen = {**own, **(defaults or {}), **parameters}.get("preset")
-    preset = {name: value for name, value in PRESETS.get(str(chosen), {}).items() if name in own}
-    usual = own | preset | (defaults or {})
-    words = ["python", "-m", "backend", "run", stage]
-    for name, value in parameters.items():
-        if name not in usual or _written(value) != _written(usual[name]):
-            words += ["-p", f"{name}={_written(value)}"]
+    profile = defaults or {}
+    chosen = {"preset": parameters["preset"]} if "preset" in parameters else {}
+    kind = stage_of(stage).parameters
+    usual = filled(kind, profile, chosen) | {"preset": filled(kind, profile, {}).get("preset")}
+    words = ["python", "-m", "backend"]
+    words += ["-w", str(root)] if root is not None else []
+    words += ["run", stage]
+    for key, value in parameters.items():
+        if key not in usual or _written(value) != _written(usual[key]):
+            words += ["-p", f"{key}={_written(value)}"]
+    words += [f"--name={name}"] if name else []
     return shlex.join(words)
 
 
 def _written(value: Any) -> str:
-    """A value as the command line takes it: text as it is, anything else as JSON."""
-    if isinstance(value, str):
+    """A value as the command line takes it: JSON, or text that nobody could take for JSON."""
+    if isinstance(value, str) and not _is_json(value):
         return value
     return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _refusal(model: type[StageParameters], error: ErrorDetails) -> UsageError:

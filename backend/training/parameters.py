@@ -39,7 +39,7 @@ class StepParameters(StageParameters):
     drop_path: bool = parameter(True, fold="recipe")
     image_size_aux: int = parameter(0, fold="recipe", ge=0)
     image_grid: int = parameter(1, fold="recipe", ge=1, le=2)
-    image_global: bool = parameter(False, fold="recipe")
+    image_global: bool = parameter(False, fold="recipe", only={"image_grid": (2,)})
 
     micro_batch_size: int = parameter(4, fold="memory", ge=1)
     precision: Precision = parameter("fp32_master", fold="memory")
@@ -61,7 +61,7 @@ class StepParameters(StageParameters):
         if not isinstance(values, dict):
             return values
         known = cls.model_fields
-        chosen = PRESETS.get(values.get("preset", "custom"), {})
+        chosen = PRESETS.get(str(values.get("preset")), {})
         return {name: value for name, value in chosen.items() if name in known} | values
 
     @property

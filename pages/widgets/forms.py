@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import streamlit as st
 from pydantic import ValidationError
@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from backend.errors import SynthLoopError
 from backend.profiles import defaults as profile_defaults
+from backend.profiles import filled, preset_values
 from backend.runs import Run, RunSpec
 from backend.stages import Stage, stage
 from backend.stages.base import Problem, StageParameters
@@ -36,7 +37,6 @@ def stage_form(
     key: str = "",
     *,
     hidden: Sequence[str] = (),
-    presets: Mapping[str, Values] | None = None,
     defaults: Values | None = None,
     primary: bool = True,
     title: str = "",
@@ -48,7 +48,6 @@ def stage_form(
         stage_name: A name in `backend.stages.STAGES`.
         key: Tells several forms of one stage apart.
         hidden: Parameters that keep their default.
-        presets: Name (words at `preset.<name>`) to parameters; the first applies at once.
         defaults: Parameters that differ from the profile's, e.g. from the page's URL.
         primary: Whether the start is the page's primary action.
         title: What is started, in words; the stage's name when empty.
@@ -58,24 +57,27 @@ def stage_form(
         The parameters as they stand in the form, valid or not.
     """
     space, known = workspace(), stage(stage_name)
-    base = {name: field.get_default() for name, field in known.parameters.model_fields.items()}
-    usual = base | profile_defaults(space, stage_name)
-    start_values = usual | (defaults or {})
+    usual = profile_defaults(space, stage_name)
     clone = _cloned(space, stage_name)
-    preset = "" if clone else _preset(presets, f"{stage_name}{key}-preset")
-    start_values |= clone.parameters if clone else (presets or {}).get(preset, {})
-    prefix = f"{stage_name}{key}-{clone.run_id if clone else preset}-{_mark(defaults)}"
+    form = f"{stage_name}{key}-{clone.run_id if clone else ''}-{_mark(defaults)}"
+    given = clone.parameters if clone else defaults or {}
+    if "preset" in known.parameters.model_fields and "preset" not in hidden:
+        seeds = _seeds(space, known, usual, given, form)
+        hidden = (*hidden, "preset")
+    else:
+        seeds = Seeds(form, filled(known.parameters, usual, {}), given)
+    prefix = seeds.prefix
     problems = st.session_state.get(f"{prefix}-invalid", {})
-    values = _fields(space, known, start_values, hidden, prefix, problems)
+    values = _fields(space, known, seeds, hidden, problems)
+    _remember(form, seeds, values)
     parameters = _checked(known, values, f"{prefix}-invalid", problems)
     name = st.text_input(
         t("form.name"), key=f"{prefix}-name", help=t("form.name.help"), persist_state="session"
     )
     findings = _findings(space, known, parameters)
     _show(findings)
-    differing = {name: value for name, value in values.items() if value != usual.get(name)}
     st.caption(t("form.command"))
-    shown = command(stage_name, differing, profile_defaults(space, stage_name))
+    shown = command(stage_name, values, usual, root=space.root, name=name or "")
     st.code(shown, language="bash", wrap_lines=True)
     pressed = st.button(
         t("form.start", stage=title or t(f"stage.{stage_name}")),
@@ -117,32 +119,48 @@ def _cloned(space: Workspace, stage_name: str) -> RunSpec | None:
     return spec.model_copy(update={"parameters": kept})
 
 
-def _preset(presets: Mapping[str, Values] | None, key: str) -> str:
-    if not presets:
-        return ""
-    names = list(presets)
-    chosen = st.segmented_control(
-        t("form.preset"),
-        names,
-        default=names[0],
-        required=True,
-        format_func=lambda name: known_text(f"preset.{name}", name),
-        key=key,
-        persist_state="session",
-        wrap=True,
+class Seeds(NamedTuple):
+    """What the widgets of a form begin with."""
+
+    prefix: str
+    """Of the widgets' keys: other seeds are other widgets, else they would keep their value."""
+    usual: Values
+    """What stage, profile and preset make of every parameter."""
+    chosen: Values
+    """What a person, a page or a cloned run put in its place."""
+
+
+def _seeds(space: Workspace, known: Stage, usual: Values, given: Values, form: str) -> Seeds:
+    """Let a preset be chosen. Another one fills in its fields, and leaves the others alone."""
+    first = filled(known.parameters, usual, given)
+    field = known.parameters.model_fields["preset"]
+    preset = parameter_input(space, "preset", field, first["preset"], f"{form}-preset")
+    state = st.session_state.setdefault(
+        f"{form}-seeds", {"preset": first["preset"], "turn": 0, "chosen": given, "now": {}}
     )
-    return str(chosen or names[0])
+    if preset != state["preset"]:
+        named = preset_values(known.parameters, preset)
+        kept = {name: value for name, value in state["now"].items() if name not in named}
+        state |= {"preset": preset, "turn": state["turn"] + 1, "chosen": kept}
+    seeded = filled(known.parameters, usual, {"preset": preset})
+    return Seeds(f"{form}-{state['turn']}", seeded, state["chosen"] | {"preset": preset})
+
+
+def _remember(form: str, seeds: Seeds, values: Values) -> None:
+    """Keep what differs from the preset, for the case that another one is chosen."""
+    if f"{form}-seeds" in st.session_state:
+        now = {name: value for name, value in values.items() if value != seeds.usual[name]}
+        st.session_state[f"{form}-seeds"]["now"] = now
 
 
 def _fields(
     space: Workspace,
     known: Stage,
-    start_values: Values,
+    seeds: Seeds,
     hidden: Sequence[str],
-    prefix: str,
     problems: Mapping[str, str],
 ) -> Values:
-    values = dict(start_values)
+    values = seeds.usual | seeds.chosen
     by_fold: dict[str, list[str]] = {fold: [] for fold in _FOLDS}
     fields = known.parameters.model_fields
     for name, field in fields.items():
@@ -160,14 +178,15 @@ def _fields(
         ):
             for name in names:
                 if not _matters(fields[name], values) and name not in problems:
+                    values[name] = seeds.usual[name]
                     continue
                 with st.container():
                     values[name] = parameter_input(
                         space,
                         name,
                         fields[name],
-                        start_values[name],
-                        f"{prefix}-{name}",
+                        values[name],
+                        f"{seeds.prefix}-{name}",
                         problems.get(name, ""),
                     )
     return values

@@ -150,7 +150,9 @@ def _actions(run: Run, row: RunRow) -> None:
     ):
         st.switch_page(f"pages/{page}.py", query_params={"clone": run.id})
     with st.popover(t("run.command"), icon=icon("terminal"), key=f"command-{run.id}"):
-        shown = command(row.stage, row.parameters, profile_defaults(workspace(), row.stage))
+        space = workspace()
+        usual = profile_defaults(space, row.stage)
+        shown = command(row.stage, row.parameters, usual, root=space.root, name=row.name)
         st.code(shown, language="bash", wrap_lines=True)
 
 

@@ -71,7 +71,7 @@ class Reason(BaseModel):
 
     code: str
     """Message key below `reason.`: `completed`, `stopped_by_person`, `bad_input`, `did_not_learn`,
-    `device_memory`, `host_memory`, `disk_full`, `killed`, `lost`, `unknown` …"""
+    `stopped_sick`, `device_memory`, `host_memory`, `disk_full`, `killed`, `lost`, `unknown` …"""
     values: dict[str, Any] = Field(default_factory=dict)
     """What fills the message's placeholders."""
     evidence: list[str] = Field(default_factory=list)

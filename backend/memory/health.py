@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from backend.errors import InputError
 from backend.files import read_json, read_lines, write_json
-from backend.formats.kit_log import read_kit_log
+from backend.formats.kit_log import read_trainings
 from backend.memory.adapter_files import unchanged_matrices
 from backend.memory.curves import Curves
 from backend.memory.symptoms import SYMPTOMS, Finding, Subject
@@ -17,6 +17,9 @@ from backend.messages import message
 from backend.runs import Reason, Run, RunFailed
 
 _GRADES = {"error": 0, "warning": 1, "info": 2}
+_CAUSES = ("labels_masked", "learning_rate_zero", "loss_not_finite", "adapter_unchanged")
+"""Of one grade these come first: what else is found is mostly their effect."""
+_MOST_STEPS = 10
 
 
 def judge(
@@ -25,40 +28,57 @@ def judge(
     vocabulary_size: int | None = None,
     samples: int | None = None,
     samples_without_labels: int | None = None,
+    steps_without_labels: Sequence[int] = (),
     order: Sequence[str] = (),
 ) -> list[Finding]:
-    """What is wrong with a training run, the worst first; empty for a healthy one.
+    """What is wrong with a training run, the worst first, and of those causes before effects;
+    empty for a healthy one.
 
     Args:
-        rows: Metric rows (metrics.jsonl, or `read_kit_log`): `step`, `loss`, and where known
+        rows: Metric rows (metrics.jsonl, or `read_trainings`): `step`, `loss`, and where known
             `learning_rate`, `grad_norm`, `epoch`, `time` (s), `samples_per_second`,
             `memory_allocated` and `host_memory` (bytes), `attempt`.
         vocabulary_size: Tokens of the model; ln of it is the loss of guessing.
         samples: Training samples whose labels were counted; None when nobody counted.
         samples_without_labels: How many of them train no token.
+        steps_without_labels: Steps that had such samples, those with the most first.
         order: Sample ids in the order in which they were trained on.
     """
-    subject = Subject(Curves(rows), vocabulary_size, samples, samples_without_labels, order)
+    subject = Subject(
+        Curves(rows),
+        vocabulary_size,
+        samples,
+        samples_without_labels,
+        tuple(steps_without_labels),
+        order,
+    )
     found = [finding for check in SYMPTOMS if (finding := check(subject)) is not None]
-    return sorted(found, key=lambda finding: _GRADES[finding.level])
+    return sorted(found, key=_rank)
+
+
+def _rank(finding: Finding) -> tuple[int, int]:
+    code = finding.code
+    return _GRADES[finding.level], _CAUSES.index(code) if code in _CAUSES else len(_CAUSES)
 
 
 def judge_run(run: Run) -> list[Finding]:
     """`judge` of a training run's own files, and of the adapter that it left."""
     rows = list(read_lines(run.metrics_path))
-    samples, without_labels, order = trained_samples(run.path / "batches")
-    if without_labels == samples and any(row.get("loss") is not None for row in rows):
+    trained = trained_samples(run.path / "batches")
+    without_labels = trained.without_labels
+    if without_labels == trained.samples and any(row.get("loss") is not None for row in rows):
         # Steps have a loss and no sample has one: nobody measured those.
         without_labels = None
     found = judge(
         rows,
         vocabulary_size=_vocabulary_size(run.artifacts),
-        samples=samples,
+        samples=trained.samples,
         samples_without_labels=without_labels,
-        order=order,
+        steps_without_labels=trained.masked_steps,
+        order=trained.order,
     )
     unchanged = adapter_unchanged(run.artifacts)
-    return sorted([*found, *([unchanged] if unchanged else [])], key=lambda f: _GRADES[f.level])
+    return sorted([*found, *([unchanged] if unchanged else [])], key=_rank)
 
 
 def adapter_unchanged(checkpoint: Path) -> Finding | None:
@@ -78,11 +98,15 @@ def judge_log(path: Path, *, vocabulary_size: int | None = None) -> list[Finding
     Raises:
         InputError: The file is missing, or tells of no training step.
     """
-    return judge(log_rows(path), vocabulary_size=vocabulary_size)
+    found: dict[str, Finding] = {}
+    for rows in _trainings(path):
+        for finding in judge(rows, vocabulary_size=vocabulary_size):
+            found.setdefault(finding.code, finding)
+    return sorted(found.values(), key=_rank)
 
 
-def log_rows(path: Path) -> list[dict[str, Any]]:
-    """The metric rows of a log in one of the forms that `judge_log` reads."""
+def _trainings(path: Path) -> list[list[dict[str, Any]]]:
+    """The metric rows of each training in a log in one of the forms that `judge_log` reads."""
     if path.suffix == ".jsonl":
         rows = list(read_lines(path))
     elif path.suffix == ".json":
@@ -90,24 +114,29 @@ def log_rows(path: Path) -> list[dict[str, Any]]:
         history = state.get("log_history") if isinstance(state, dict) else None
         rows = [row for row in history or () if isinstance(row, dict) and "loss" in row]
     else:
-        return read_kit_log(path)
+        return read_trainings(path)
     if not rows or not all(isinstance(row.get("step"), int) for row in rows):
         raise InputError(
             "this log has no training step.",
             place=str(path),
             remedy="Choose a training's printed log, its trainer_state.json or metrics.jsonl.",
         )
-    return rows
+    return [rows]
 
 
-def conclude(run: Run) -> list[Finding]:
+def conclude(run: Run, stopped_at: int | None = None) -> list[Finding]:
     """Judge a run that trained to its end, keep the findings, and fail it when it did not learn.
 
     Writes artifacts/findings.json and one event a warning or error. A training stage calls this
-    as its last act, after its checkpoint is saved.
+    as its last act, after its checkpoint is saved; or at a step at which going on is in vain.
+
+    Args:
+        run: Whose figures are there.
+        stopped_at: The step at which it ends before its time; None for the end.
 
     Raises:
-        RunFailed: A finding of the worst grade; its reason is `did_not_learn`.
+        RunFailed: A finding of the worst grade; its reason is `did_not_learn`, or `stopped_sick`
+            with the checkpoints from before.
     """
     findings = judge_run(run)
     write_json(run.artifacts / "findings.json", [asdict(finding) for finding in findings])
@@ -119,14 +148,21 @@ def conclude(run: Run) -> list[Finding]:
             )  # fmt: skip
     worst = [finding for finding in findings if finding.level == "error"]
     if worst:
-        raise RunFailed(
-            Reason(
-                code="did_not_learn",
-                values={"finding": worst[0].code, "problem": describe(worst[0])},
-                evidence=[describe(finding) for finding in worst],
-            )
-        )
+        code = "did_not_learn"
+        values: dict[str, Any] = {"finding": worst[0].code, "problem": describe(worst[0])}
+        if stopped_at is not None:
+            code, values = "stopped_sick", {**values, "step": stopped_at, **_kept(run)}
+        evidence = [describe(finding) for finding in worst]
+        raise RunFailed(Reason(code=code, values=values, evidence=evidence))
     return findings
+
+
+def _kept(run: Run) -> dict[str, str]:
+    """The checkpoints that a run saved on its way: how many, and their names."""
+    numbers = [path.name.partition("-")[2] for path in run.artifacts.glob("checkpoint-*")]
+    steps = sorted(int(number) for number in numbers if number.isdecimal())
+    names = ", ".join(f"checkpoint-{step}" for step in steps)
+    return {"checkpoints": f"{len(steps)} ({names})" if steps else "0"}
 
 
 def describe(finding: Finding, language: str = "en") -> str:
@@ -152,13 +188,24 @@ def _vocabulary_size(checkpoint: Path) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def trained_samples(folder: Path) -> tuple[int | None, int | None, list[str]]:
-    """What a run's `batches` tell: samples trained on, how many had no label (their loss is null),
-    and the order of their ids; None and nothing where there are none.
-    """
+class Trained(NamedTuple):
+    """What a run's `batches` tell; None and nothing where there are none."""
+
+    samples: int | None = None
+    """Samples trained on, each as often as it was."""
+    without_labels: int | None = None
+    """How many of them had no label: their loss is null."""
+    order: Sequence[str] = ()
+    """Their ids."""
+    masked_steps: Sequence[int] = ()
+    """Steps that had samples without a label, those with the most first."""
+
+
+def trained_samples(folder: Path) -> Trained:
+    """What the `batches` of a run tell."""
     parts = sorted(folder.glob("part-*.parquet"))
     if not parts:
-        return None, None, []
+        return Trained()
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -175,4 +222,7 @@ def trained_samples(folder: Path) -> tuple[int | None, int | None, list[str]]:
     np.maximum.at(latest, place, attempt)
     rows = np.flatnonzero(attempt == latest[place])
     rows = rows[np.argsort(step[rows], kind="stable")]
-    return len(rows), int(np.isnan(loss[rows]).sum()), sample[rows].tolist()
+    bad, counts = np.unique(step[rows][np.isnan(loss[rows])], return_counts=True)
+    most = np.argsort(-counts, kind="stable")[:_MOST_STEPS]
+    masked = bad[most].tolist()
+    return Trained(len(rows), int(counts.sum()), sample[rows].tolist(), masked)

@@ -38,6 +38,7 @@ class Subject:
     samples: int | None = None
     """Training samples of which labels were counted."""
     samples_without_labels: int | None = None
+    steps_without_labels: tuple[int, ...] = ()
     order: Sequence[str] = ()
     """Sample ids in the order in which they were trained on."""
 
@@ -63,12 +64,16 @@ def loss_not_finite(subject: Subject) -> Finding | None:
 
 
 def loss_above_chance(subject: Subject) -> Finding | None:
-    """The loss ends above what guessing would give: far above at any length, or after 20 steps."""
+    """The loss ends above what guessing would give: far above, in its last row, be it the only
+    one, or over its last rows; or a tenth above over the last of 20 steps or more.
+    """
     loss = subject.curves.series("loss").finite()
-    if len(loss) < 3:
+    if not len(loss):
         return None
-    final = float(np.median(loss.last()))
-    threshold = (2 if len(loss) < 20 else 1.1) * subject.chance
+    final, threshold = float(loss.values[-1]), 2 * subject.chance
+    if final <= threshold:
+        final = float(np.median(loss.last()))
+        threshold = (2 if len(loss) < 20 else 1.1) * subject.chance
     if final <= threshold:
         return None
     values = {"loss": final, "chance": subject.chance, "threshold": threshold}
@@ -209,7 +214,8 @@ def labels_masked(subject: Subject) -> Finding | None:
         "count": subject.samples_without_labels,
         "n": subject.samples,
     }
-    return Finding("labels_masked", "error" if share >= 0.5 else "warning", values)
+    level: Level = "error" if share >= 0.5 else "warning"
+    return Finding("labels_masked", level, values, subject.steps_without_labels)
 
 
 def throughput_collapsed(subject: Subject) -> Finding | None:

@@ -426,7 +426,8 @@ class Trainer:
             return
         # Nothing is saved: it would push out a checkpoint from before the sickness.
         if self.ranks.first:
-            conclude(self.context.run)
+            self.log.flush()
+            conclude(self.context.run, stopped_at=self.step)
         else:
             raise StopRequested
 

@@ -22,6 +22,7 @@ _HTML_COLORS = {
 }
 _NAMED = {"stage", "state"}
 """Values of sentences that have words of their own."""
+_UNLEARNED = ("did_not_learn", "stopped_sick")
 STYLE = """<style>
 .sl-figures { display: grid; gap: 16px 24px; margin: 0;
   grid-template-columns: repeat(auto-fit, minmax(136px, 1fr)); }
@@ -52,9 +53,9 @@ class Figure:
 
 
 def state_words(state: State, reason: Reason | None = None) -> str:
-    """The state in words; a training that ended without having learned says so."""
-    if reason is not None and reason.code == "did_not_learn" and state is State.FAILED:
-        return t("state.did_not_learn")
+    """The state in words; a training that did not learn says so."""
+    if reason is not None and reason.code in _UNLEARNED and state is State.FAILED:
+        return t(f"state.{reason.code}")
     return t(f"state.{state}")
 
 

@@ -84,7 +84,7 @@ def _anonymous(text: str) -> str:
 
 def _columns(run: Run) -> dict[str, Any]:
     rows = list(read_lines(run.metrics_path))
-    samples, without, order = trained_samples(run.path / "batches")
+    samples, without, order, _ = trained_samples(run.path / "batches")
     numbers: dict[str, int] = {}
     return {
         "columns": {name: [_short(row.get(name)) for row in rows] for name in COLUMNS},

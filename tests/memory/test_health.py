@@ -87,6 +87,35 @@ def test_foreign_logs_are_judged_in_each_of_their_forms(tmp_path: Path):
         judge_log(rows)
 
 
+@pytest.mark.parametrize("row", ["{'loss': 1.2e+11, 'epoch': 1.0}", "{'loss': '1.2e+11'}"])
+def test_a_single_row_far_above_guessing_is_an_error(tmp_path: Path, row: str):
+    path = tmp_path / "train.log"
+    path.write_text(f"{row}\n{{'train_runtime': 12.5, 'train_loss': 1.2e11}}\n")
+    assert codes(judge_log(path), "error") == ["loss_above_chance"]
+    # The first training of a log counts too, though the second is well.
+    path.write_text(path.read_text() + "{'loss': 2.5, 'epoch': 0.5}\n{'loss': 2.4, 'epoch': 1.0}\n")
+    assert codes(judge_log(path), "error") == ["loss_above_chance"]
+
+
+@pytest.mark.parametrize("last", [1e11, 26.0, math.nan, math.inf])
+def test_whatever_came_before_the_last_row_must_be_sound(last: float):
+    for before in (1, 2, 10, 60):
+        losses = [*np.linspace(6, 2, before).tolist(), last]
+        assert codes(judge(rows(losses)), "error"), before
+
+
+@pytest.mark.parametrize("losses", [[12.4], [11.9, 6.5], [13.0, 9.0, 7.0], [2.3]])
+def test_a_short_healthy_run_is_healthy(losses: list[float]):
+    assert judge(rows(losses)) == []
+
+
+def test_causes_come_before_their_effects():
+    run = [{"step": n, "loss": 5.0, "grad_norm": 0.0, "learning_rate": 0.0} for n in range(1, 61)]
+    found = codes(judge(run, samples=60, samples_without_labels=60), "error")
+    assert found[:2] == ["labels_masked", "learning_rate_zero"]
+    assert "gradients_zero" in found
+
+
 def test_spikes_are_found_at_their_steps_and_a_noisy_curve_has_none():
     run = healthy(200)
     for step in (77, 130, 131):

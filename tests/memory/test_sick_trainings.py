@@ -12,9 +12,11 @@ import torch
 
 from backend.files import read_json
 from backend.memory.health import adapter_unchanged, judge_run
+from backend.messages import LANGUAGES, message
 from backend.runs import Run, RunFailed
 from backend.training import trainer as training
 from backend.workspace import Workspace
+from store.batches import step_samples
 from tests.training.small import make_workspace, new_run, train, trained
 
 
@@ -68,9 +70,32 @@ def test_a_learning_rate_a_thousand_times_too_high(space: Workspace) -> None:
 def test_all_labels_cut_off(space: Workspace) -> None:
     # The picture takes 16 positions, and the question the rest.
     run, codes = failed(space, "finetune", model_max_length=20, epochs=1)
-    assert "labels_masked" in codes
+    assert codes[0] == "labels_masked"
     [finding] = [one for one in judge_run(run) if one.code == "labels_masked"]
     assert finding.values["share"] > 80
+    # The steps that it names show which samples they are.
+    seen = step_samples(space, run, finding.steps[0])
+    assert any(row["loss"] is None and row["text"] for row in seen)
+
+
+def test_all_labels_cut_off_is_the_headline_where_it_is_stopped_early(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "SICK_EVERY", 3)
+    run = new_run(space, "finetune", model_max_length=18, max_steps=8, save_steps=2)
+    with pytest.raises(RunFailed) as failure:
+        train(space, run)
+    reason = failure.value.reason
+    assert (reason.code, reason.values["finding"]) == ("stopped_sick", "labels_masked")
+    assert (reason.values["step"], reason.values["checkpoints"]) == (3, "1 (checkpoint-2)")
+    kept = [path.name for path in run.artifacts.glob("checkpoint-*")]
+    assert kept == ["checkpoint-2"]
+    assert read_json(run.artifacts / "findings.json")[0]["code"] == "labels_masked"
+    for language in LANGUAGES:
+        for key in ("reason.stopped_sick", "reason.stopped_sick.remedy"):
+            said = message(key, language, **reason.values)
+            assert "{" not in said
+        assert "checkpoint-2" in said
 
 
 def test_an_adapter_that_does_not_reach_the_loss(space: Workspace, built: list[Any]) -> None:

@@ -187,15 +187,16 @@ def test_a_sick_run_keeps_the_checkpoint_from_before(
     def sick(rows: Any) -> list[Finding]:
         return [Finding("not_finite", "error", {})] if len(list(rows)) >= 5 else []
 
-    def conclude(run: Run) -> None:
-        raise RunFailed(Reason(code="did_not_learn"))
+    def conclude(run: Run, stopped_at: int) -> None:
+        raise RunFailed(Reason(code="stopped_sick", values={"step": stopped_at}))
 
     monkeypatch.setattr(trainer, "judge", sick)
     monkeypatch.setattr(trainer, "conclude", conclude)
     monkeypatch.setattr(trainer, "SICK_EVERY", 5)
     run = new_run(space, "pretrain", **NOISY, save_total_limit=1)
-    with pytest.raises(RunFailed, match="did_not_learn"):
+    with pytest.raises(RunFailed, match="stopped_sick") as failure:
         train(space, run)
+    assert failure.value.reason.values == {"step": 5}
     assert [step for step, _ in resume.checkpoints(run.artifacts)] == [4]
 
 

@@ -18,7 +18,7 @@ from backend.memory.expectation import FILE
 from backend.memory.fit import LEVERS, Option, fit
 from backend.memory.frames import NOWHERE, Place, Trace, place_of, traces
 from backend.memory.kit_command import kit_configuration
-from backend.memory.parts import GIB, Prediction
+from backend.memory.parts import GIB, PARTS, Moment, Prediction
 from backend.memory.plan import Sentence, gib, option_json, option_title
 from backend.memory.predict import predict
 from backend.memory.settings import MemorySettings
@@ -34,6 +34,15 @@ EVIDENCE = 12
 WAYS = 3
 USUAL_CARD = 24 * GIB
 """What the ways out have to fit when nobody knows the card."""
+COMES_LAST: dict[Moment, tuple[str, ...]] = {
+    "loading": ("temporary", "weights"),
+    "vision": ("temporary", "vision"),
+    "forward": ("temporary", "activations", "vision"),
+    "loss": ("gradients", "logits", "temporary", "activations"),
+    "backward": ("gradients", "temporary", "activations"),
+    "optimizer": ("temporary", "optimizer", "gradients"),
+}
+"""What a moment of a step makes, the last first: before its worst point not all of it is there."""
 MUCH_HOST = 16 * GIB
 """Predicted main memory below which a kill is not held for the kernel's want of memory."""
 LESS_HOST = 0.8
@@ -51,7 +60,9 @@ class Explanation:
         allocation: The allocation that failed.
         place: Where in a training step.
         tensor: What the allocation was for.
-        held: Bytes of each part then, as predicted for the run's parameters.
+        held: Bytes of each part at the worst point of that moment, as predicted for the run's
+            parameters.
+        until_then: What of this was there already when the allocation failed.
         stage: `pretrain` or `finetune`, where it trained.
         settings: How it was trained.
         prediction: Of these settings.
@@ -68,6 +79,7 @@ class Explanation:
     place: Place = NOWHERE
     tensor: Tensor | None = None
     held: dict[str, int] | None = None
+    until_then: dict[str, int] | None = None
     stage: str | None = None
     settings: MemorySettings | None = None
     prediction: Prediction | None = None
@@ -112,7 +124,7 @@ class Explanation:
             "recomputed": self.place.again,
             "allocation": allocation.to_dict() if allocation else None,
             "tensor": self.tensor._asdict() if self.tensor else None,
-            "held": self.held,
+            "held": self.until_then,
             "predicted_peak": prediction.peak_allocated if prediction else None,
             "predicted_host": prediction.host if prediction else None,
             "measured_peak": self.measured,
@@ -250,11 +262,16 @@ def _explain(
             explanation = replace(explanation, place=replace(place, part="logits"))
     if configuration is None:
         return explanation
-    return _with_prediction(explanation, configuration, card)
+    first = trace is not None and any("lm_head(" in frame.source for frame in trace.frames)
+    return _with_prediction(explanation, configuration, card, first_logits=first)
 
 
 def _with_prediction(
-    explanation: Explanation, configuration: Configuration, card: int | None
+    explanation: Explanation,
+    configuration: Configuration,
+    card: int | None,
+    *,
+    first_logits: bool,
 ) -> Explanation:
     stage, settings, shape, how = configuration
     prediction = predict(shape, settings, how=how)
@@ -265,14 +282,55 @@ def _with_prediction(
     if explanation.tensor is not None and explanation.tensor.code == "logits":
         # Who asked for logits was at the loss, whatever the traceback leaves open.
         held = prediction.held["loss"]
+    if explanation.code != "device_memory":
+        held = None
     return replace(
         explanation,
         stage=stage,
         settings=settings,
         prediction=prediction,
-        held=held if explanation.code == "device_memory" else None,
+        held=held,
+        until_then=_until_then(explanation, held, configuration, first_logits=first_logits),
         ways=ways_out(stage, settings, shape, explanation, card),
     )
+
+
+def _until_then(
+    explanation: Explanation,
+    held: dict[str, int] | None,
+    configuration: Configuration,
+    *,
+    first_logits: bool,
+) -> dict[str, int] | None:
+    """What was there of `held` when the allocation failed: no more than torch says.
+
+    Logits tell by their size how many positions the batch had; what was asked for is not there,
+    nor are copies of the first logits.
+    """
+    if held is None:
+        return None
+    _, settings, shape, how = configuration
+    allocation, moment, tensor = (
+        explanation.allocation,
+        explanation.place.moment,
+        explanation.tensor,
+    )
+    if tensor is not None and tensor.code == "logits":
+        moment = "loss"
+        positions = tensor.values["positions"] // settings.micro_batch_size
+        if not settings.loss_chunk and 0 < positions < settings.positions:
+            held = predict(shape, replace(settings, positions=positions), how=how).held["loss"]
+    there = dict(held)
+    if tensor is not None and tensor.code == "logits" and allocation is not None:
+        there["logits"] = 0 if first_logits else max(0, there["logits"] - allocation.asked)
+    if allocation is None or allocation.allocated is None or moment is None:
+        return there
+    excess = sum(there.values()) - allocation.allocated
+    for part in dict.fromkeys((*COMES_LAST[moment], *reversed(PARTS))):
+        less = max(0, min(excess, there[part]))
+        there[part] -= less
+        excess -= less
+    return there
 
 
 def ways_out(
@@ -454,9 +512,9 @@ def explanation_text(found: Explanation, language: str = "en") -> str:
         message(f"death.title.{found.code}", language) if memory else found.reason.say(language)
     ]
     lines += [sentence.say(language) for sentence in found.sentences()]
-    if found.held:
+    if found.until_then:
         lines += ["", message("death.held", language)]
-        for name, size in sorted(found.held.items(), key=lambda item: -item[1]):
+        for name, size in sorted(found.until_then.items(), key=lambda item: -item[1]):
             if size:
                 lines.append(f"  {message(f'memory.part.{name}', language):<34}{gib(size):>7} GiB")
     if found.ways:

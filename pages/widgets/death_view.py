@@ -31,9 +31,9 @@ def death_view(space: Workspace, run: Run) -> None:
     sentences = found.sentences()
     if sentences:
         st.markdown("\n".join(f"- {escape(one.say(language()))}" for one in sentences))
-    if found.held:
+    if found.until_then:
         st.caption(t("death.held"))
-        held_bar(found.held)
+        held_bar(found.until_then)
     if found.ways:
         st.markdown(f"**{t('death.ways')}**")
     elif found.settings is not None:

@@ -58,6 +58,17 @@ def test_the_famous_500_mib_are_the_logits_and_their_cure_comes_first():
     assert "logits of 1,024 positions" in explanation_text(found)
 
 
+def test_logits_tell_how_many_positions_there_were_when_it_failed():
+    found = explained("kit_logits", None)
+    assert found.held["logits"] > 15 * GIB
+    # They were the first: not one copy of them was there.
+    assert found.until_then["logits"] == 0
+    assert found.until_then["activations"] < found.held["activations"]
+    assert 0 < explained("logits_fp32").until_then["logits"] < 2 * GIB
+    assert sum(found.until_then.values()) <= found.allocation.allocated
+    assert found.to_dict()["held"] == found.until_then
+
+
 @pytest.mark.parametrize("name", [path.stem for path in sorted(LOGS.glob("*.log"))])
 def test_ways_out_fit_where_it_died(name: str):
     found = explained(name, None if name.startswith("kit") else FULL)

@@ -90,6 +90,15 @@ def test_what_torch_held_is_what_was_predicted_for_that_moment(space: Workspace,
     assert held <= 1.03 * sum(found.held.values())
 
 
+@pytest.mark.parametrize("name", CAUSES)
+def test_what_is_said_to_have_been_held_is_no_more_than_torch_says(space: Workspace, name: str):
+    found = explained(space, name)
+    assert found.held is not None and found.until_then is not None and found.allocation is not None
+    held = found.allocation.allocated or 0
+    assert 0.97 * held <= sum(found.until_then.values()) <= held
+    assert all(0 <= size <= found.held[part] for part, size in found.until_then.items())
+
+
 def test_the_kits_recipe_dies_of_its_logits_and_they_are_cut_first(space: Workspace):
     found = explained(space, "kit")
     assert found.held is not None

@@ -93,7 +93,11 @@ class PlainEngine:
         self.trained = [value.numel() for value in self.values]
         self.limit = parameters.max_grad_norm
         self.optimizer = LeanAdamW(
-            self.values, parameters.optimizer, parameters.precision, parameters.weight_decay
+            self.values,
+            parameters.optimizer,
+            parameters.precision,
+            parameters.weight_decay,
+            parameters.seed,
         )
 
     def micro_batch(self, tensors: dict[str, Tensor], share: float) -> Loss:
@@ -124,6 +128,7 @@ class PlainEngine:
         state = {
             "parameters": {name: value.data for name, value in self.named.items()},
             "optimizer": self.optimizer.state_dict(),
+            "updates": self.optimizer.updates,
         }
         torch.save(state, folder / STATE_FILE)
 
@@ -134,6 +139,7 @@ class PlainEngine:
             for name, value in self.named.items():
                 value.copy_(state["parameters"][name])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.updates = state.get("updates", 0)  # not in files of earlier versions
 
     def weights(self) -> dict[str, Tensor] | None:
         """See `Engine`."""

@@ -7,6 +7,7 @@ gradients and states is as large as one bundle, not as the model.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -32,18 +33,36 @@ class LeanAdamW:
             updated weight to the nearest, `bf16_stochastic` up or down at random so that the
             expected update is exact. fp32 weights are updated as they are.
         weight_decay: Per unit of learning rate.
+        seed: Of rounding at random. Processes that train together give the same one: their
+            copies of the weights stay alike only when all round alike (cards of one kind do).
+
+    Attributes:
+        updates: Steps done. Their number and the seed decide what a step draws, so a run that
+            goes on needs no more than the number.
     """
 
     def __init__(
-        self, parameters: Sequence[nn.Parameter], kind: str, precision: str, weight_decay: float
+        self,
+        parameters: Sequence[nn.Parameter],
+        kind: str,
+        precision: str,
+        weight_decay: float,
+        seed: int,
     ) -> None:
         self.parameters = list(parameters)
+        self.seed, self.updates = seed, 0
+        # Not torch's own stream: from that one, every process draws what it drops.
+        self.noise = torch.Generator(self.parameters[0].device)
         self.bundles = [
-            _Bundle(pieces, kind, precision, weight_decay) for pieces in _bundles(self.parameters)
+            _Bundle(pieces, kind, precision, weight_decay, self.noise)
+            for pieces in _bundles(self.parameters)
         ]
 
     def step(self, learning_rate: float) -> None:
         """Update the weights by their gradients, and let the gradients go."""
+        # A checksum, so that the steps of neighboring seeds have nothing in common.
+        self.noise.manual_seed(zlib.crc32(f"{self.seed} {self.updates}".encode()))
+        self.updates += 1
         with torch.no_grad():
             for bundle in self.bundles:
                 bundle.step(learning_rate)
@@ -104,9 +123,15 @@ class _Bundle:
     """Pieces with an optimizer of their own, over what stands for them in fp32."""
 
     def __init__(
-        self, pieces: list[_Piece], kind: str, precision: str, weight_decay: float
+        self,
+        pieces: list[_Piece],
+        kind: str,
+        precision: str,
+        weight_decay: float,
+        noise: torch.Generator,
     ) -> None:
         self.pieces = pieces
+        self.noise = noise
         self.stochastic = precision == "bf16_stochastic"
         self.narrow_states = kind == "adamw_bf16"
         self.direct = [piece.parameter.dtype == torch.float32 for piece in pieces]
@@ -141,7 +166,8 @@ class _Bundle:
                 continue
             master.grad = None
             if not direct:
-                piece.values.copy_(round_at_random(master.data) if self.stochastic else master.data)
+                value = master.data
+                piece.values.copy_(self._rounded(value) if self.stochastic else value)
                 if not self.kept:
                     master.data = master.data.new_empty(0)
 
@@ -149,7 +175,10 @@ class _Bundle:
         for state in self.inner.state.values():
             for name in ("exp_avg", "exp_avg_sq"):
                 wide = dtype == torch.float32
-                state[name] = state[name].float() if wide else round_at_random(state[name])
+                state[name] = state[name].float() if wide else self._rounded(state[name])
+
+    def _rounded(self, values: Tensor) -> Tensor:
+        return round_at_random(values, self.noise)
 
     def state_dict(self) -> dict[str, Any]:
         states = [dict(self.inner.state.get(master, {})) for master in self.masters]
@@ -202,10 +231,15 @@ def _make(kind: str, masters: list[nn.Parameter], weight_decay: float) -> torch.
     return optimizer
 
 
-def round_at_random(values: Tensor) -> Tensor:
-    """fp32 to bf16, up or down with the probability that makes the expectation exact."""
+def round_at_random(values: Tensor, noise_of: torch.Generator) -> Tensor:
+    """fp32 to bf16, up or down with the probability that makes the expectation exact.
+
+    Args:
+        values: fp32.
+        noise_of: Draws the noise; of the same device.
+    """
     bits = values.contiguous().view(torch.int32)
-    noise = torch.randint_like(bits, 1 << 16)
+    noise = torch.empty_like(bits).random_(0, 1 << 16, generator=noise_of)
     # bf16 is the upper half of fp32: a carry out of the lower half rounds up.
     return noise.add_(bits).bitwise_and_(-(1 << 16)).view(torch.float32).to(torch.bfloat16)
 

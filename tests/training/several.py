@@ -9,9 +9,12 @@ import json
 import os
 import subprocess
 import sys
+from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from backend.runs import Run, State
 from backend.stages import stage as stage_named
@@ -77,14 +80,32 @@ def _train(workspace: Workspace, rank: int, item: dict[str, Any]) -> None:
             context.done = self.step + 1
             return super()._one_step(stream)
 
+    trainer = Counting(context, parameters, module.job(workspace, parameters))
     try:
-        Counting(context, parameters, module.job(workspace, parameters)).train()
+        trainer.train()
         state = State.SUCCEEDED
     except StopRequested:
         state = State.STOPPED
+    _digest_file(run, rank).write_text(_digest(trainer.mgm.model))
     if rank == 0:
         set_state(run, state, attempt)
     distributed.barrier()
+
+
+def digests(run: Run) -> list[str]:
+    """A checksum of all weights, as each of the two processes held them at the end."""
+    return [_digest_file(run, rank).read_text() for rank in range(2)]
+
+
+def _digest_file(run: Run, rank: int) -> Path:
+    return run.path / f"digest-{rank}.txt"
+
+
+def _digest(model: Any) -> str:
+    found = sha256()
+    for value in model.state_dict().values():
+        found.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def main() -> None:

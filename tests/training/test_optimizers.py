@@ -29,10 +29,12 @@ def gradients(parameters: list[nn.Parameter], step: int) -> None:
         parameter.grad = torch.randn_like(parameter, dtype=torch.float32).to(parameter.dtype)
 
 
-def made(kind: str, precision: str, **settings: Any) -> tuple[list[nn.Parameter], LeanAdamW]:
+def made(
+    kind: str, precision: str, seed: int = 0, **settings: Any
+) -> tuple[list[nn.Parameter], LeanAdamW]:
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
     parameters = weights(dtype, **settings)
-    return parameters, LeanAdamW(parameters, kind, precision, 0.01)
+    return parameters, LeanAdamW(parameters, kind, precision, 0.01, seed)
 
 
 def test_in_fp32_it_is_torchs_own() -> None:
@@ -98,8 +100,7 @@ def test_every_kind_in_every_precision_stays_near_the_exact_update(
 )
 def test_small_updates_vanish_in_plain_bf16_alone(precision: str, moves: bool) -> None:
     parameter = nn.Parameter(torch.ones(20_000, dtype=torch.bfloat16))
-    optimizer = LeanAdamW([parameter], "adamw", precision, 0.0)
-    torch.manual_seed(0)
+    optimizer = LeanAdamW([parameter], "adamw", precision, 0.0, 0)
     for _ in range(100):
         parameter.grad = torch.ones_like(parameter)
         optimizer.step(2e-5)
@@ -112,13 +113,36 @@ def test_small_updates_vanish_in_plain_bf16_alone(precision: str, moves: bool) -
 
 
 def test_rounding_at_random_is_right_on_average() -> None:
-    torch.manual_seed(0)
+    noise = torch.Generator().manual_seed(0)
     value = 1.0 + 2**-7 * 0.3
-    rounded = round_at_random(torch.full((100_000,), value)).float()
+    rounded = round_at_random(torch.full((100_000,), value), noise).float()
     assert set(rounded.tolist()) == {1.0, 1.0 + 2**-7}
     assert float(rounded.mean()) == pytest.approx(value, abs=1e-4)
     exact = torch.tensor([0.0, 1.0, -2.5, 1.5 * 2.0**120])
-    assert torch.equal(round_at_random(exact).float(), exact.bfloat16().float())
+    assert torch.equal(round_at_random(exact, noise).float(), exact.bfloat16().float())
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision"), [("adamw", "bf16_stochastic"), ("adamw_bf16", "fp32_master")]
+)
+def test_rounding_is_decided_by_the_seed_and_never_by_what_a_process_dropped(
+    kind: str, precision: str
+) -> None:
+    def after(process: int, seed: int) -> list[nn.Parameter]:
+        parameters, optimizer = made(kind, precision, seed)
+        for step in range(3):
+            gradients(parameters, step)
+            torch.manual_seed(process)
+            optimizer.step(1e-2)
+            assert torch.equal(torch.get_rng_state(), torch.manual_seed(process).get_state())
+        return parameters
+
+    def alike(one: list[nn.Parameter], other: list[nn.Parameter]) -> bool:
+        return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+    first = after(process=0, seed=7)
+    assert alike(first, after(process=1, seed=7))
+    assert not alike(first, after(process=0, seed=8))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -134,10 +158,10 @@ def test_it_goes_on_from_its_states_to_the_bit(kind: str, precision: str) -> Non
     for parameter, value in zip(resumed, values, strict=True):
         parameter.data.copy_(value)
     again.load_state_dict(saved)
+    again.updates = optimizer.updates
     for step in range(3, 6):
         for parameters, one in ((going, optimizer), (resumed, again)):
             gradients(parameters, step)
-            torch.manual_seed(step)
             one.step(1e-2)
     assert all(torch.equal(a, b) for a, b in zip(going, resumed, strict=True))
 

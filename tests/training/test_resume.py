@@ -40,14 +40,14 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 STEPS = 12
 
 
-def _die_at(root: Path, path: Path, step: int, moment: str) -> None:
-    """Train in this process until it kills itself."""
+def _die_at(root: Path, path: Path, step: int, moment: str, threads: int) -> None:
+    """Train in this process until it kills itself; sums depend on the number of threads."""
     from backend.stages.base import StageContext
 
     def die(*_: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     metric = StageContext.metric
     if moment == "saving":
         resume.finish_writing = die
@@ -71,7 +71,8 @@ def kill(space: Workspace) -> Any:
     context.set_forkserver_preload(["tests.training.small", "backend.training.trainer"])
 
     def killed(run: Run, step: int, moment: str) -> None:
-        child = context.Process(target=_die_at, args=(space.root, run.path, step, moment))
+        asked = (space.root, run.path, step, moment, torch.get_num_threads())
+        child = context.Process(target=_die_at, args=asked)
         child.start()
         child.join(120)
         assert child.exitcode == -signal.SIGKILL

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from backend.files import read_lines
 from backend.runs import Run, State
 from backend.workspace import Workspace
-from tests.training.several import train_together
+from tests.training.several import digests, train_together
 from tests.training.small import losses, new_run, seen, trained, weights
 
 SETTINGS: dict[str, Any] = {
@@ -37,7 +37,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "method": "lora", "zero_stage": 3, "offload": "optimizer_parameters",
         "precision": "fp32_master", "mining_checkpointing": True,
     },
+    "weights-at-random": {
+        "method": "full", "precision": "bf16_stochastic", "optimizer": "adamw_8bit",
+    },
+    "states-at-random": {
+        "method": "full", "precision": "fp32_master", "optimizer": "adamw_bf16",
+    },
 }  # fmt: skip
+ROUNDED_AT_RANDOM = [name for name in VARIANTS if name.endswith("at-random")]
 INTERRUPTED = (0, 1, 2, 3)
 """ZeRO stages of runs that are stopped after two steps, with everything random switched on."""
 
@@ -116,6 +123,19 @@ def test_masters_on_the_host_are_those_of_plain_training(runs: Runs, variant: st
     method = VARIANTS[variant]["method"]
     base = runs.alone("finetune", method=method, precision="fp32_master")
     close(runs.runs[variant], base, curve=3e-3, values=1e-2)
+
+
+@pytest.mark.parametrize("variant", ROUNDED_AT_RANDOM)
+def test_rounding_at_random_is_that_of_one_process(runs: Runs, variant: str) -> None:
+    base = runs.alone("finetune", **VARIANTS[variant])
+    close(runs.runs[variant], base, curve=3e-3, values=1e-2)
+
+
+def test_processes_without_zero_hold_the_same_weights(runs: Runs) -> None:
+    plain = [runs.runs[name] for name in ("full-0", "lora-0", *ROUNDED_AT_RANDOM)]
+    for run in (*plain, runs.whole[0], runs.stopped[0]):
+        one, other = digests(run)
+        assert one == other, run.spec.parameters
 
 
 def test_batches_of_both_processes_are_kept(runs: Runs) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from store.connection import rows
 from store.runs import RunRow, run_rows
 from store.samples import samples
 
+_AGAIN = re.compile(r"#\d+$")
 _LAST_ATTEMPT = "QUALIFY attempt = max(attempt) OVER (PARTITION BY step)"
 _CONVERSATIONS = {
     "sample_id": "VARCHAR",
@@ -133,17 +135,24 @@ def _prepared(workspace: Workspace, data: str) -> dict[str, Any] | None:
 def _conversations(pairs: Path, image_root: str, ids: list[str]) -> dict[str, dict[str, Any]]:
     """Records of a LLaVA file: the first turn as question, the second as text.
 
-    Of longer dialogues the text is every turn, each behind its role tag.
+    Of longer dialogues the text is every turn, each behind its role tag. An id that comes again
+    is numbered as `read_samples` does.
     """
     if not pairs.is_file():
         return {}
+    names = [*ids, *(_AGAIN.sub("", name) for name in ids)]
     found = rows(
-        "SELECT coalesce(sample_id, id) AS sample_id, image, conversations[1].value AS question, "
+        "WITH records AS (SELECT coalesce(sample_id, id) AS name, row_number() OVER () AS place, "
+        "image, conversations FROM read_json($path, format='array', columns=$columns, "
+        "maximum_object_size=67108864)), "
+        "again AS (SELECT *, row_number() OVER (PARTITION BY name ORDER BY place) AS times "
+        "FROM records WHERE list_contains($names, name)), "
+        "named AS (SELECT *, if(times > 1, name || '#' || times, name) AS sample_id FROM again) "
+        "SELECT sample_id, image, conversations[1].value AS question, "
         "CASE WHEN len(conversations) <= 2 THEN conversations[2].value ELSE array_to_string("
         "[format('[[{}]]: {}', turn['from'], turn.value) FOR turn IN conversations], chr(10)) END "
-        "AS text FROM read_json($path, format='array', columns=$columns, "
-        "maximum_object_size=67108864) WHERE list_contains($ids, coalesce(sample_id, id))",
-        {"path": escape(str(pairs)), "columns": _CONVERSATIONS, "ids": ids},
+        "AS text FROM named WHERE list_contains($ids, sample_id)",
+        {"path": escape(str(pairs)), "columns": _CONVERSATIONS, "ids": ids, "names": names},
     )
     return {
         row["sample_id"]: {

@@ -64,13 +64,19 @@ class MicroBatch(NamedTuple):
 def read_samples(path: Path) -> list[Sample]:
     """All samples of a LLaVA file; ids come from `sample_id`, else from `id`.
 
+    An id that comes again is numbered (`x`, `x#2`, …): each record is a sample of its own.
+
     Raises:
         InputError: A record is malformed, or there is none; names the line and the field.
     """
     samples = []
+    times: dict[str, int] = {}
     for place, record in array_objects(path):
         conversation = parse_conversation(record, place)
-        samples.append(Sample(str(record.get("sample_id") or conversation.id), conversation))
+        name = str(record.get("sample_id") or conversation.id)
+        times[name] = times.get(name, 0) + 1
+        numbered = name if times[name] == 1 else f"{name}#{times[name]}"
+        samples.append(Sample(numbered, conversation))
     if not samples:
         raise InputError("there is no sample.", place=str(path), remedy="Name another file.")
     return samples

@@ -3,6 +3,7 @@ ones beside them: the finding names the true cause, and the healthy raise no ala
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -11,12 +12,12 @@ import pytest
 import torch
 
 from backend.files import read_json
-from backend.memory.health import adapter_unchanged, judge_run
+from backend.memory.health import adapter_unchanged, judge_run, trained_samples
 from backend.messages import LANGUAGES, message
 from backend.runs import Run, RunFailed
 from backend.training import trainer as training
 from backend.workspace import Workspace
-from store.batches import step_samples
+from store.batches import sample_steps, step_samples
 from tests.training.small import make_workspace, new_run, train, trained
 
 
@@ -119,6 +120,27 @@ def test_a_frozen_model(space: Workspace, built: list[Any], monkeypatch: pytest.
         train(space, run)
     codes = [one.code for one in judge_run(run)]
     assert {"gradients_zero", "adapter_unchanged"} <= set(codes)
+
+
+def test_a_file_that_repeats_its_ids_is_no_repetition(space: Workspace) -> None:
+    records = json.loads(space.asset("finetune_pairs").read_text())[:24]
+    for record in records:
+        record["sample_id"] = "one" if record is records[0] else record["sample_id"]
+    four = [dict(record, sample_id="one") if n < 2 else record for n, record in enumerate(records)]
+    # The same 24 records four times, as a recipe does that samples with replacement.
+    (space.root / "four.json").write_text(json.dumps([*records, *four, *records, *records]))
+    run = trained(
+        space, "finetune", epochs=1, data="four.json",
+        image_root=str(space.asset("finetune_images")),
+    )  # fmt: skip
+    assert "data_order_repeats" not in [one.code for one in judge_run(run)]
+    ids = trained_samples(run.path / "batches").order
+    assert len(set(ids)) == len(ids)
+    # Each leads to its own record.
+    second = records[1]["conversations"][1]["value"]
+    step = next(row for row in sample_steps(run, "one#3"))["step"]
+    [row] = [row for row in step_samples(space, run, step) if row["sample_id"] == "one#3"]
+    assert row["text"] == second
 
 
 @pytest.mark.parametrize("seed", range(20))

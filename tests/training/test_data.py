@@ -38,6 +38,15 @@ def test_ids_are_the_studios_own_where_they_are_known(space: Workspace, tmp_path
     assert read_samples(tmp_path / "plain.json")[0].id == "seed-3"
 
 
+def test_records_that_share_an_id_are_samples_of_their_own(space: Workspace, tmp_path: Path):
+    records = json.loads(space.asset("finetune_pairs").read_text())[:2]
+    (tmp_path / "again.json").write_text(json.dumps([*records, *records, records[0]]))
+    samples = read_samples(tmp_path / "again.json")
+    wanted = ["sample-0", "sample-1", "sample-0#2", "sample-1#2", "sample-0#3"]
+    assert [sample.id for sample in samples] == wanted
+    assert samples[4].conversation == samples[0].conversation
+
+
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.json").write_text("[]")
     with pytest.raises(InputError, match="no sample"):

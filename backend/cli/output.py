@@ -5,9 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from backend.errors import UsageError
+from backend.memory.health import advice, describe
+from backend.memory.symptoms import Finding
+from backend.stages.base import Problem
+from backend.supervisor.parameters import sentence
 from backend.workspace import Workspace
 
 
@@ -60,6 +65,24 @@ def _value(text: str) -> Any:
         return text
 
 
+def positive(text: str) -> float:
+    """An argument above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0, for example 24")
+    return value
+
+
+def positive_whole(text: str) -> int:
+    """An argument that is a whole number above 0."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0, for example 2048")
+    return int(text)
+
+
 def print_json(value: Any) -> None:
     """A result for a program."""
     print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
@@ -68,6 +91,17 @@ def print_json(value: Any) -> None:
 def say(text: str) -> None:
     """A message for the person who watches."""
     print(text, file=sys.stderr, flush=True)
+
+
+def say_problem(problem: Problem) -> None:
+    """A preflight's finding, its remedy included."""
+    say(f"{problem.level}: {problem.place}: {sentence(problem)}")
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """What is wrong with a training, the worst first, each with its advice."""
+    for finding in findings:
+        print(f"{finding.level}: {describe(finding)}\n  {advice(finding)}")
 
 
 def print_table(head: list[str], rows: list[list[str]]) -> None:

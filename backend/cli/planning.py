@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from typing import Any
 
-from backend.cli.output import add_json, add_parameters, opened, parameters_of, print_json
+from backend.cli.output import (
+    add_json,
+    add_parameters,
+    opened,
+    parameters_of,
+    positive,
+    positive_whole,
+    print_json,
+    say_problem,
+)
 from backend.errors import UsageError
 from backend.gpu import visible_devices
 from backend.memory.plan import plan, plan_json, plan_text
 from backend.memory.probes import correction
-from backend.profiles import defaults
+from backend.profiles import asked, defaults
 from backend.supervisor import validated
+from backend.training.checks import configuration_problems, machine_problems
 from backend.workspace import Workspace
 
 GIB = 1 << 30
@@ -22,31 +33,27 @@ def add_commands(commands: Any) -> None:
     planning = commands.add_parser("plan", help="predict a training's memory, and make it fit")
     add_parameters(planning)
     planning.add_argument("--stage", choices=("pretrain", "finetune"), default="finetune")
+    planning.add_argument("--budget", type=positive, metavar="GIB", help="device memory on the box")
     planning.add_argument(
-        "--budget", type=_positive, metavar="GIB", help="device memory on the box"
-    )
-    planning.add_argument(
-        "--positions", type=_positive_whole, help="longest row, image tokens counted in"
+        "--positions", type=positive_whole, help="longest row, image tokens counted in"
     )
     add_json(planning)
     planning.set_defaults(command=_plan)
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError("must be above 0")
-    return value
-
-
-def _positive_whole(text: str) -> int:
-    return int(_positive(str(int(text))))
-
-
 def _plan(arguments: argparse.Namespace) -> int:
     workspace = opened(arguments)
-    values = defaults(workspace, arguments.stage) | parameters_of(arguments.parameter)
-    checked = validated(arguments.stage, values)
+    usual = defaults(workspace, arguments.stage)
+    values = asked(usual, parameters_of(arguments.parameter))
+    checked: Any = validated(arguments.stage, values)
+    problems = configuration_problems(workspace, checked, arguments.stage)
+    for problem in problems:
+        say_problem(problem)
+    if any(problem.level == "error" for problem in problems):
+        return UsageError.exit_code
+    # A plan may be for another machine, so what this one lacks is no reason to refuse it.
+    for problem in machine_problems(checked):
+        say_problem(replace(problem, level="warning"))
     device = _device_name()
     found = plan(
         workspace,

@@ -6,6 +6,7 @@ import argparse
 import codecs
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ from backend.cli.output import (
     add_parameters,
     opened,
     parameters_of,
+    print_findings,
     print_json,
     print_table,
     say,
 )
 from backend.errors import SynthLoopError
+from backend.memory.health import findings_so_far, judge_run, told
+from backend.memory.symptoms import Finding
 from backend.messages import message
 from backend.profiles import asked, defaults
 from backend.runs import Run, State
@@ -87,6 +91,9 @@ def _started(
     arguments: argparse.Namespace, workspace: Workspace, stage: str, values: dict[str, Any]
 ) -> int:
     run = start(workspace, stage, values, name=arguments.name)
+    for event in run.events():
+        if event.get("code") == "preflight":
+            say(f"warning: {event['values']['place']}: {event['values']['text']}")
     if arguments.detach:
         return _told(run, arguments.json)
     say(run.id)
@@ -118,7 +125,7 @@ def _progress(run: Run, state: State) -> str:
 
 def _told(run: Run, as_json: bool) -> int:
     """Print a run as it stands."""
-    status, spec = run.status(), run.spec
+    status, spec, findings = run.status(), run.spec, _findings(run, judge_run)
     if as_json:
         print_json(
             {
@@ -130,6 +137,7 @@ def _told(run: Run, as_json: bool) -> int:
                 "path": str(run.path),
                 "status": status.model_dump(mode="json"),
                 "progress": progress.model_dump() if (progress := run.progress()) else None,
+                "findings": [told(one) for one in findings],
             }
         )
         return 0
@@ -141,7 +149,17 @@ def _told(run: Run, as_json: bool) -> int:
             print(message(f"reason.{status.reason.code}.remedy", **values))
             for line in status.reason.evidence:
                 print(f"  | {line}")
+    print_findings(findings)
     return 0
+
+
+def _findings(run: Run, judged: Callable[[Run], list[Finding]]) -> list[Finding]:
+    """What is wrong with a training so far; where its figures cannot be read, that is told."""
+    try:
+        return judged(run)
+    except (SynthLoopError, ValueError) as error:
+        say(f"not judged: {run.id}: {error}")
+        return []
 
 
 def _runs(arguments: argparse.Namespace) -> int:
@@ -149,14 +167,20 @@ def _runs(arguments: argparse.Namespace) -> int:
     found = []
     for run in Run.all(workspace):
         try:
-            found.append((run, run.spec, run.status()))
+            found.append((run, run.spec, run.status(), _findings(run, findings_so_far)))
         except (SynthLoopError, ValueError) as error:
             say(f"left out, its files are broken: {run.id}: {error}")
     if arguments.json:
         print_json(
             [
-                {"run_id": run.id, "stage": spec.stage, "name": spec.name, "state": status.state}
-                for run, spec, status in found
+                {
+                    "run_id": run.id,
+                    "stage": spec.stage,
+                    "name": spec.name,
+                    "state": status.state,
+                    "findings": [told(one) for one in findings],
+                }
+                for run, spec, status, findings in found
             ]
         )
         return 0
@@ -167,10 +191,11 @@ def _runs(arguments: argparse.Namespace) -> int:
             str(status.state),
             spec.name,
             _took(status.started_at, status.ended_at),
+            findings[0].code if findings and findings[0].level != "info" else "-",
         ]
-        for run, spec, status in found
+        for run, spec, status, findings in found
     ]
-    print_table(["run", "stage", "state", "name", "seconds"], rows)
+    print_table(["run", "stage", "state", "name", "seconds", "finding"], rows)
     return 0
 
 

@@ -10,9 +10,10 @@ from typing import Any
 from backend.assets import ASSETS
 from backend.cli.output import add_json, opened, print_json, print_table, say
 from backend.environment import checks, concerns, not_ready, readiness
-from backend.environment.checking import Check, gib
+from backend.environment.checking import Check, Remedy, gib
 from backend.errors import UsageError
 from backend.messages import LANGUAGES, message
+from backend.supervisor import command
 from backend.synthesis.importing import import_directory
 from backend.synthesis.recipes import ship_recipes
 from backend.workspace import Settings, Workspace
@@ -90,12 +91,20 @@ def _check(arguments: argparse.Namespace) -> int:
             say(f"  {facts['path']}  ({facts['source']}, {size})")
         say(f"  {message(f'check.{check.name}.remedy')}")
         if check.remedy is not None:
-            verb = {"fetch": "run fetch -p asset=", "install": "run install -p package="}
-            prefix = verb.get(check.remedy.kind)
-            start = f"python -m backend {prefix}" if prefix else ""
-            say(f"  {start}{check.remedy.value}")
+            say(f"  {_remedy_line(workspace, check.remedy)}")
     say(f"{'ready' if ready.ready else 'not ready'} for {profile}")
     return 0 if ready.ready else 1
+
+
+def _remedy_line(workspace: Workspace, remedy: Remedy) -> str:
+    """A command that works as it stands; of an asset the name is known, and not the address."""
+    if remedy.kind == "install":
+        return command("install", {"package": remedy.value}, root=workspace.root)
+    if remedy.kind == "command":
+        return remedy.value
+    start = command("fetch", {"asset": remedy.value}, root=workspace.root)
+    path = str(workspace.asset(remedy.value))
+    return message("check.fetch_address", path=path, command=start)
 
 
 def _asset_facts(workspace: Workspace, check: Check) -> dict[str, Any]:

@@ -8,8 +8,12 @@ from typing import Any, Literal
 from backend.errors import SynthLoopError
 from backend.formats.json_array import array_objects
 from backend.gpu import visible_cards
+from backend.memory.settings import MemorySettings
+from backend.memory.shapes import ModelShape
+from backend.profiles import defaults
 from backend.stages.base import Problem
 from backend.training.parameters import TrainingParameters
+from backend.training.presets import PRESETS
 from backend.training.room import room
 from backend.training.sources import MODEL_ASSETS, projector_file, training_source
 from backend.workspace import Workspace
@@ -56,6 +60,7 @@ VISIBLE_RATE = 2e-4
 """AdamW moves a weight by about the learning rate; half a step of bf16 is 2^-9 of a weight, and
 weights are about 0.02 to 0.1. Measured at 2e-5: `tests/benchmarks/README.md`."""
 ZERO_PRECISIONS = ("fp32", "fp32_master")
+ADAPTERS = ("lora", "qlora")
 EIGHT_BIT = ("adamw_8bit", "paged_adamw_8bit")
 
 
@@ -75,14 +80,32 @@ def training_problems(
         saves: Whether it leaves checkpoints and a result.
     """
     return [
-        *_batch_problems(parameters),
-        *_lever_problems(parameters),
-        *_rounding_problems(parameters),
+        *configuration_problems(workspace, parameters, stage),
+        *machine_problems(parameters),
         *_asset_problems(workspace),
         *(_disk_problems(workspace, parameters) if saves else []),
         *_input_problems(workspace, parameters, stage),
         *_rule_problems(workspace, parameters, stage),
     ]
+
+
+def configuration_problems(
+    workspace: Workspace, parameters: TrainingParameters, stage: str
+) -> list[Problem]:
+    """What does not fit together on any machine, has no effect, or teaches next to nothing."""
+    return [
+        *_batch_problems(parameters),
+        *_zero_problems(parameters),
+        *_room_problems(workspace, parameters),
+        *_rounding_problems(parameters),
+        *_idle_problems(workspace, parameters, stage),
+        *_rate_problems(parameters),
+    ]
+
+
+def machine_problems(parameters: TrainingParameters) -> list[Problem]:
+    """Levers that need a package, or more cards than this machine has."""
+    return [*_package_problems(parameters), *_card_problems(parameters)]
 
 
 def _batch_problems(parameters: TrainingParameters) -> list[Problem]:
@@ -97,21 +120,57 @@ def _batch_problems(parameters: TrainingParameters) -> list[Problem]:
     return [Problem("error", "batch_not_divisible", values, "global_batch_size")]
 
 
-def _lever_problems(parameters: TrainingParameters) -> list[Problem]:
-    """Levers that exclude each other, need a package, or need more cards than there are."""
-    return [
-        *_zero_problems(parameters),
-        *_package_problems(parameters),
-        *_card_problems(parameters),
-    ]
-
-
 def _rounding_problems(parameters: TrainingParameters) -> list[Problem]:
     """All weights in bf16 alone: an update below half a step of a weight rounds away."""
     rate = parameters.learning_rate
     if parameters.precision != "bf16" or parameters.trained_part != "full" or rate >= VISIBLE_RATE:
         return []
     return [Problem("warning", "updates_vanish", {"rate": f"{rate:g}"}, "precision")]
+
+
+def _rate_problems(parameters: TrainingParameters) -> list[Problem]:
+    """An adapter at the rate of full fine-tuning."""
+    rate, full = parameters.learning_rate, KIT_RULES["finetune"]["learning_rate"]
+    if parameters.trained_part not in ADAPTERS or rate > full:
+        return []
+    values = {"rate": f"{rate:g}", "usual": f"{PRESETS['fit-12gb-lora']['learning_rate']:g}"}
+    return [Problem("warning", "adapter_rate", values, "learning_rate")]
+
+
+def _room_problems(workspace: Workspace, parameters: TrainingParameters) -> list[Problem]:
+    """A picture that fills the row, so that every label would be cut off."""
+    hd = MemorySettings(image_grid=parameters.image_grid, image_global=parameters.image_global)
+    try:
+        positions = hd.views * ModelShape.of_workspace(workspace).image_tokens
+    except SynthLoopError:
+        # A tower that is missing or broken is told of elsewhere.
+        return []
+    if positions < parameters.model_max_length:
+        return []
+    values = {"positions": f"{positions:,}", "length": f"{parameters.model_max_length:,}"}
+    return [Problem("error", "no_room_for_text", values, "model_max_length")]
+
+
+def _idle_problems(
+    workspace: Workspace, parameters: TrainingParameters, stage: str
+) -> list[Problem]:
+    """Parameters that somebody set and that nothing reads."""
+    because: dict[str, str] = {}
+    if not parameters.launched:
+        because["launcher"] = "devices=1, zero_stage=0"
+    if parameters.image_grid == 1:
+        because["image_global"] = "image_grid=1"
+    if parameters.trained_part not in ADAPTERS:
+        adapter = [name for name in type(parameters).model_fields if name.startswith("lora_")]
+        because |= dict.fromkeys(adapter, f"method={parameters.trained_part}")
+    profile = defaults(workspace, stage)
+    found = []
+    for field, condition in because.items():
+        value, own = getattr(parameters, field), type(parameters).model_fields[field].default
+        if value not in (own, profile.get(field, own)):
+            values = {"field": field, "value": value, "condition": condition}
+            found.append(Problem("warning", "no_effect", values, field))
+    return found
 
 
 def _zero_problems(parameters: TrainingParameters) -> list[Problem]:
@@ -231,6 +290,8 @@ def _rule_problems(
         if (value := getattr(parameters, field)) != rule
         and not (field == "image_size_aux" and value == KIT_PICTURE)
     ]
+    if stage == "finetune" and not getattr(parameters, "projector", ""):
+        problems.append(Problem("warning", "kit_projector", {}, "projector"))
     count = _samples(workspace, parameters) if stage == "pretrain" else None
     if count is not None and count > SAMPLE_LIMIT:
         values = {"count": f"{count:,}", "limit": f"{SAMPLE_LIMIT:,}"}

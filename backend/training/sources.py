@@ -10,6 +10,8 @@ from backend.files import read_json
 from backend.runs import Run, State
 from backend.workspace import Workspace
 
+PROJECTOR_FILES = ("mm_projector.bin", "non_lora_trainables.bin")
+"""What holds the projector: pretraining's result, and what lies beside a LoRA adapter."""
 MODEL_ASSETS = ("llm", "vision_tower", "vision_tower_aux")
 
 
@@ -66,7 +68,7 @@ def training_source(workspace: Workspace, data: str, image_root: str, *, asset: 
 
 
 def projector_file(workspace: Workspace, projector: str) -> Path | None:
-    """The `mm_projector.bin` of a pretraining run or at a path; None when none is asked for.
+    """The projector of a run or at a path, a LoRA's too; None when none is asked for.
 
     Raises:
         UsageError: The run did not succeed, or there is no such file.
@@ -75,12 +77,14 @@ def projector_file(workspace: Workspace, projector: str) -> Path | None:
         return None
     run = successful_run(workspace, projector)
     path = run.artifacts if run is not None else workspace.root / Path(projector).expanduser()
-    path = path / "mm_projector.bin" if path.is_dir() else path
+    if path.is_dir():
+        files = [path / name for name in PROJECTOR_FILES]
+        path = next((file for file in files if file.is_file()), files[0])
     if not path.is_file():
         raise UsageError(
             "there is no projector.",
             place=str(path),
-            remedy="Choose a pretraining run that has succeeded, or an mm_projector.bin.",
+            remedy="Choose a run that has succeeded, an mm_projector.bin, or an adapter's folder.",
         )
     return path
 
@@ -95,9 +99,9 @@ def model_sizes(workspace: Workspace) -> dict[str, int]:
     """
     file = workspace.asset("vision_tower") / "config.json"
     values: Any = read_json(file)
-    vision = values.get("vision_config") or values
     try:
+        vision = values.get("vision_config") or values
         grid = int(vision["image_size"]) // int(vision["patch_size"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise InputError(f"a size is missing: {error}.", place=str(file)) from error
     return {"image_size_aux": 32 * grid}

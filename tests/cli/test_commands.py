@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
-from backend.cli.commands import main
+from backend.cli import runs, workspaces
+from backend.cli.commands import main, parser
 from backend.cli.output import parameters_of
 from backend.cli.serving import check_address, check_port
+from backend.environment import Check, Remedy
 from backend.errors import UsageError
 from backend.runs import Run, State
-from backend.workspace import Workspace
+from backend.supervisor import validated
+from backend.training import checks
+from backend.workspace import Settings, Workspace
 from tests.pages.workspaces import add_run
 from tests.seeds import make_workspace, write_seed
 
@@ -107,7 +112,22 @@ def test_a_kit_workspace_keeps_the_kit_where_it_lies(
     assert call(space, "check") == 1
     told = capsys.readouterr()
     assert "not ready for mgm-2b" in told.err
-    assert "run fetch -p asset=llm" in told.err
+    assert f"-w {space.root} run fetch -p asset=llm -p url=ADDRESS" in told.err
+    assert f"put it there yourself: {space.asset('llm')}" in told.err
+
+
+def test_what_check_prints_as_a_command_can_be_run_as_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    space = Workspace.create(tmp_path / "a b", Settings(name="test", profile="mgm-2b"))
+    remedy = Remedy("install", "bitsandbytes")
+    needs = Check("bitsandbytes", "packages", "missing", blocks=("mgm-2b",), remedy=remedy)
+    monkeypatch.setattr(workspaces, "checks", lambda _: [needs])
+    assert call(space, "check") == 1
+    (line,) = [one for one in capsys.readouterr().err.splitlines() if "python -m" in one]
+    words = parser().parse_args(shlex.split(line)[3:])
+    assert (words.workspace, words.stage) == (space.root, "install")
+    assert validated("install", parameters_of(words.parameter)).package == "bitsandbytes"
 
 
 def test_a_folder_with_files_is_no_place_for_a_workspace(
@@ -154,6 +174,75 @@ def test_the_kits_recipes_do_not_fit_24_gb_because_of_the_logits(
     assert plan["prediction"]["largest"] == "logits"
     assert plan["options"]
     assert all(option["headroom"] >= 0 for option in plan["options"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (["optimizer=paged_adamw_8bit", "zero_stage=2"], "optimizer: DeepSpeed's ZeRO works"),
+        (["global_batch_size=100", "micro_batch_size=7"], "global_batch_size: The global batch"),
+        (["offload=optimizer", "zero_stage=0"], "offload: "),
+        (["image_grid=2"], "model_max_length: A picture takes 2,304 positions"),
+    ],
+)
+def test_a_plan_refuses_what_training_would_refuse(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], asked: list[str], told: str
+):
+    space = Workspace.create(tmp_path / "ws", Settings(name="test", profile="mgm-2b"))
+    words = [word for one in ["preset=custom", *asked] for word in ("-p", one)]
+    assert call(space, "plan", "--budget", "24", *words, "--json") == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"error: {told}" in err
+
+
+def test_a_plan_for_another_machine_tells_what_this_one_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    space = Workspace.create(tmp_path / "ws", Settings(name="test", profile="mgm-2b"))
+    monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: None)
+    assert call(space, "plan", "--budget", "80", "--json") == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["verdict"] == "fits"
+    assert "warning: optimizer: " in err
+    assert "bitsandbytes" in err
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "told"),
+    [
+        ("--budget", "abc", "'abc' is no number above 0"),
+        ("--budget", "-1", "'-1' is no number above 0"),
+        ("--budget", "nan", "'nan' is no number above 0"),
+        ("--positions", "1.5", "'1.5' is no whole number above 0"),
+        ("--positions", "0", "'0' is no whole number above 0"),
+    ],
+)
+def test_a_number_that_is_none_is_named(
+    space: Workspace, capsys: pytest.CaptureFixture[str], option: str, text: str, told: str
+):
+    with pytest.raises(SystemExit) as ended:
+        call(space, "plan", f"{option}={text}")
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_folder_is_no_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["judge", str(tmp_path)]) == 2
+    assert f"{tmp_path}: this is a folder." in capsys.readouterr().err
+
+
+def test_warnings_are_said_before_a_run_begins(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def warned(space: Workspace, stage: str, values: object, name: str) -> Run:
+        run = add_run(space, "20261124-080000-pretrain-aaaa", State.QUEUED)
+        run.add_event("warning", "preflight", text="It does nothing.", place="launcher")
+        return run
+
+    monkeypatch.setattr(runs, "start", warned)
+    assert call(space, "run", "pretrain", "--detach") == 0
+    assert "warning: launcher: It does nothing." in capsys.readouterr().err
 
 
 def test_other_machines_are_served_only_by_wish_and_with_a_login():

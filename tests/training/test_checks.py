@@ -131,12 +131,14 @@ def kit_space(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """The tiny workspace under the rules of the challenge."""
     space = make_workspace(tmp_path_factory.mktemp("kit"))
     settings = space.settings.model_copy(update={"profile": "mgm-2b"})
+    (space.root / "mm_projector.bin").touch()
     return Workspace(space.root, settings)
 
 
 def deviations(space: Workspace, stage: Any, **values: Any) -> dict[str, Any]:
-    given = stage.Parameters.model_validate({"data": str(space.asset("finetune_pairs"))} | values)
-    found = stage.preflight(space, given)
+    usual = {"data": str(space.asset("finetune_pairs"))}
+    usual |= {"projector": "mm_projector.bin"} if stage is finetune else {}
+    found = stage.preflight(space, stage.Parameters.model_validate(usual | values))
     assert {problem.level for problem in found} <= {"warning"}
     return {problem.place: problem.values.get("value") for problem in found}
 
@@ -156,7 +158,7 @@ def test_the_defaults_are_the_kits_recipe(kit_space: Workspace, stage: Any) -> N
         (pretrain, {"learning_rate": 2e-3}),
         (finetune, {"global_batch_size": 256}),
         (finetune, {"image_mode": "square"}),
-        (finetune, {"method": "lora"}),
+        (finetune, {"method": "lora", "learning_rate": 2e-4}),
         (finetune, {"group_by_modality_length": False}),
         (finetune, {"seed": 1}),
         (finetune, {"scheduler": "linear"}),
@@ -175,6 +177,71 @@ def test_every_deviation_from_it_is_a_warning_that_names_it(
     kit_space: Workspace, stage: Any, values: dict[str, Any]
 ) -> None:
     assert deviations(kit_space, stage, **values) == values
+
+
+def test_a_projector_that_was_not_pretrained_is_a_deviation_too(kit_space: Workspace) -> None:
+    assert list(deviations(kit_space, finetune, projector="")) == ["projector"]
+
+
+def test_the_projector_beside_an_adapter_is_one(space: Workspace, tmp_path: Path) -> None:
+    def found(folder: Path) -> list[tuple[str, str]]:
+        return codes(space, projector=str(folder))
+
+    assert found(tmp_path) == [("training_input", str(tmp_path / "mm_projector.bin"))]
+    (tmp_path / "non_lora_trainables.bin").touch()
+    assert found(tmp_path) == []
+
+
+def test_a_picture_that_fills_the_row_is_refused_before_it_cuts_every_label_off(
+    tmp_path: Path,
+) -> None:
+    """576 positions a view; the HD variant has four and one of the whole."""
+    space = Workspace.create(tmp_path / "empty", Settings(name="kit", profile="mgm-2b"))
+
+    def refused(**values: Any) -> list[str]:
+        given = finetune.Parameters.model_validate(values)
+        found = finetune.preflight(space, given)
+        return [sentence(one) for one in found if one.code == "no_room_for_text"]
+
+    hd = {"image_grid": 2, "image_global": True}
+    (said,) = refused(**hd)
+    assert "2,880" in said
+    assert "2,048" in said
+    assert refused(**hd, model_max_length=2880)
+    assert not refused(**hd, model_max_length=4096)
+    assert refused(image_grid=2)
+    assert not refused()
+    assert refused(model_max_length=576)
+
+
+@pytest.mark.parametrize(
+    ("values", "fields"),
+    [
+        ({}, []),
+        ({"launcher": "deepspeed"}, ["launcher"]),
+        ({"launcher": "deepspeed", "devices": 2}, []),
+        ({"launcher": "deepspeed", "zero_stage": 1}, []),
+        ({"image_global": True}, ["image_global"]),
+        ({"image_global": True, "image_grid": 2}, []),
+        ({"lora_rank": 8, "lora_dropout": 0.5}, ["lora_rank", "lora_dropout"]),
+        ({"lora_targets": ["q_proj"]}, ["lora_targets"]),
+        ({"lora_rank": 8, "method": "lora"}, []),
+    ],
+)
+def test_what_nothing_reads_is_told(
+    space: Workspace, values: dict[str, Any], fields: list[str]
+) -> None:
+    given = {"model_max_length": 2048, **values}
+    assert codes(space, **given) == [("no_effect", field) for field in fields]
+    of_profile = {"lora_rank": 16, "lora_alpha": 32.0, "lora_dropout": 0.0}
+    assert codes(space, method="full", **of_profile) == []
+    assert codes(space, pretrain) == []
+
+
+def test_an_adapter_as_slow_as_full_training_is_warned_of(space: Workspace) -> None:
+    assert codes(space, method="lora", learning_rate=2e-5) == [("adapter_rate", "learning_rate")]
+    assert codes(space, method="lora", learning_rate=2e-4) == []
+    assert codes(space, method="full", learning_rate=2e-5) == []
 
 
 @pytest.mark.parametrize(

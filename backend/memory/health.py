@@ -81,6 +81,22 @@ def judge_run(run: Run) -> list[Finding]:
     return sorted([*found, *([unchanged] if unchanged else [])], key=_rank)
 
 
+def findings_so_far(run: Run) -> list[Finding]:
+    """What a list of runs can afford: what the run itself kept at its end, or its figures alone.
+
+    Raises:
+        InputError: The run's own files are broken.
+    """
+    kept, figures = run.artifacts / "findings.json", run.metrics_path
+    # A resumed run has moved on from what an earlier attempt kept.
+    if kept.is_file() and not (
+        figures.is_file() and kept.stat().st_mtime_ns < figures.stat().st_mtime_ns
+    ):
+        fields = ("code", "level", "values", "steps")
+        return [Finding(*(one[name] for name in fields)) for one in read_json(kept)]
+    return judge(read_lines(figures), vocabulary_size=_vocabulary_size(run.artifacts))
+
+
 def adapter_unchanged(checkpoint: Path) -> Finding | None:
     """A LoRA adapter whose B matrices are all zero: it computes what the base model computes."""
     count = unchanged_matrices(checkpoint)
@@ -174,6 +190,11 @@ def describe(finding: Finding, language: str = "en") -> str:
 def advice(finding: Finding, language: str = "en") -> str:
     """What to do about it."""
     return message(f"finding.{finding.code}.advice", language)
+
+
+def told(finding: Finding) -> dict[str, Any]:
+    """Plain values for JSON, in words too."""
+    return asdict(finding) | {"text": describe(finding), "advice": advice(finding)}
 
 
 def _shown(value: Any) -> str:

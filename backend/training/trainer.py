@@ -48,6 +48,8 @@ Save = Callable[[Path, MGM, dict[str, Tensor] | None], None]
 """Writes a stage's result into a folder; weights are given when processes share them."""
 SICK_EVERY = 25
 """Steps between two looks at the run's health."""
+NAMED = 10
+"""Unreadable pictures that the last event names; a file of the run lists them all."""
 PICTURES = ("images", "images_aux")
 """Tensors of a micro-batch that go to the device; the others are read on the host."""
 
@@ -450,8 +452,12 @@ class Trainer:
                 self.context.event("warning", "image_unreadable", **line)
 
     def _tell_unreadable(self) -> None:
-        if self.ranks.first and self.unreadable:
-            self.context.event("warning", "images_unreadable", count=len(self.unreadable))
+        if not (self.ranks.first and self.unreadable):
+            return
+        listed = [str(line["image"]) for line in read_lines(self._unreadable_file)]
+        named = ", ".join([*listed[:NAMED], *(["…"] if len(listed) > NAMED else [])])
+        count = len(self.unreadable)
+        self.context.event("warning", "images_unreadable", count=count, images=named)
 
 
 def run(context: StageContext, parameters: TrainingParameters, job: Job) -> None:

@@ -19,6 +19,7 @@ from pages.widgets.colors import LEVEL_COLORS, LEVEL_ICONS, icon
 from pages.widgets.gallery import picture, plain
 from pages.widgets.sample_card import question_text
 from pages.widgets.text import clock, escape, gib, html, language, number, t, workspace
+from pages.widgets.unreadable import unreadable_pictures
 from pages.widgets.words import known_text
 from store.batches import step_samples, worst_samples
 from store.connection import Fingerprint, fingerprint
@@ -115,6 +116,7 @@ def health(run: Run, row: RunRow) -> None:
         for one in found:
             show_finding(one, steps=False)
             _step_buttons(run, one)
+    unreadable_pictures(run)
     _events(run)
 
 

@@ -132,7 +132,7 @@ def test_the_baseline_loop_runs_to_its_report(
     assert [line["image"] for line in torn] == [BROKEN]
     told = [one["values"] for one in runs["finetune"].events() if "unreadable" in one["code"]]
     assert told[0]["image"] == BROKEN
-    assert told[-1] == {"count": 1}
+    assert told[-1] == {"count": 1, "images": BROKEN}
 
 
 def test_stages_run_one_by_one_give_an_adapter_its_scores(

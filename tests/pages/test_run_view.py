@@ -19,7 +19,7 @@ from pages.widgets import run_view as module
 from pages.widgets.charts import MAX_POINTS, training_figure
 from pages.widgets.colors import OKABE_ITO, run_color
 from store.runs import run_rows
-from tests.pages.browsing import markup, sound, visit, words
+from tests.pages.browsing import HOSTILE, live, markup, sound, visit, words
 from tests.pages.workspaces import add_metrics, add_run, empty, half_finished
 
 RUNNING = "20261124-110000-finetune-1111"
@@ -143,3 +143,18 @@ def test_deleting_demands_the_name(tmp_path: Path):
         delete(Run(space.runs / RUNNING))
     delete(Run(space.runs / FAILED))
     assert not (space.runs / FAILED).exists()
+
+
+def test_every_unreadable_picture_is_listed_as_plain_text(tmp_path: Path, monkeypatch):
+    space = empty(tmp_path)
+    run = add_run(space, TRAINED, State.SUCCEEDED)
+    assert len(visit("runs", space, monkeypatch, run=run.id, view="health").dataframe) == 0
+    for number in range(12):
+        line = {"sample_id": f"s{number}", "image": f"{HOSTILE}{number}.png", "problem": "torn"}
+        append_line(run.artifacts / "unreadable.jsonl", line)
+    app = visit("runs", space, monkeypatch, run=run.id, view="health")
+    (table,) = app.dataframe
+    rows = table.value.to_dict("records")
+    assert [row["Sample"] for row in rows] == [f"s{number}" for number in range(12)]
+    assert rows[11] == {"Sample": "s11", "Picture": f"{HOSTILE}11.png", "Problem": "torn"}
+    assert not live(markup(app) + words(app))

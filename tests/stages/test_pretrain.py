@@ -10,6 +10,7 @@ import torch
 from backend.files import read_json, read_lines
 from backend.mgm import checkpoints
 from backend.stages.pretrain import Parameters, preflight
+from backend.training.sources import projector_file
 from backend.workspace import Workspace
 from tests.training.small import (
     EXACT,
@@ -114,6 +115,19 @@ def test_unreadable_pictures_are_listed_once_and_counted_over_all_attempts(tmp_p
     told = [one for one in run.events() if "unreadable" in one["code"]]
     assert [one["code"] for one in told] == ["image_unreadable"] + 2 * ["images_unreadable"]
     assert [one["values"]["count"] for one in told[1:]] == [2, 2]
+    assert sorted(told[-1]["values"]["images"].split(", ")) == ["3.png", "4.png"]
+
+
+def test_of_many_unreadable_pictures_the_last_event_names_ten(tmp_path: Path) -> None:
+    space = make_workspace(tmp_path)
+    for picture in sorted(space.asset("seed_images").glob("*.png"))[:12]:
+        picture.write_bytes(b"broken")
+    run = trained(space, "pretrain")
+    (told,) = [one["values"] for one in run.events() if one["code"] == "images_unreadable"]
+    assert told["count"] == 12
+    *named, more = told["images"].split(", ")
+    listed = [line["image"] for line in read_lines(run.artifacts / "unreadable.jsonl")]
+    assert (named, more) == (listed[:10], "…")
 
 
 def test_a_saved_projector_is_what_finetuning_starts_from(space: Workspace) -> None:
@@ -124,6 +138,19 @@ def test_a_saved_projector_is_what_finetuning_starts_from(space: Workspace) -> N
     saved = weights(run.artifacts)
     name = "model.mm_projector.0.weight"
     assert torch.equal(model.get_parameter(name), saved[name])
+
+
+def test_the_projector_of_an_adapter_is_one_to_start_from(space: Workspace) -> None:
+    adapter = trained(space, "finetune", method="lora")
+    rest = weights(adapter.artifacts)
+    zoo = [space.asset(name) for name in ("llm", "vision_tower", "vision_tower_aux")]
+    model = checkpoints.assemble(*zoo, image_size_aux=128).model
+    for named in (adapter.id, str(adapter.artifacts)):
+        file = projector_file(space, named)
+        assert file is not None
+        checkpoints.load_projector(file, model)
+        name = "model.mm_projector.0.weight"
+        assert torch.equal(model.get_parameter(name), rest[f"base_model.model.{name}"])
 
 
 def _codes(space: Workspace, **parameters: object) -> list[str]:

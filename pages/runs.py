@@ -18,6 +18,8 @@ from pages.widgets.cards import state_badge, state_words
 from pages.widgets.colors import icon
 from pages.widgets.gallery import style
 from pages.widgets.inputs import run_label
+from pages.widgets.judge_box import judge_box
+from pages.widgets.run_tabs import sick
 from pages.widgets.run_view import run_view
 from pages.widgets.states import empty, failed, switch_link
 from pages.widgets.tables import data_table
@@ -41,9 +43,10 @@ def show() -> None:
     rows = run_rows(space)
     if not rows:
         empty(t("runs.empty"), t("runs.empty.step"), t("runs.empty.button"), "pages/baseline.py")
-        return
-    _queue(space)
-    _table(space, _filtered(rows))
+    else:
+        _queue(space)
+        _table(space, _filtered(rows))
+    judge_box()
 
 
 def _one(space: Workspace, run_id: str) -> None:
@@ -122,7 +125,7 @@ def _table(space: Workspace, rows: list[RunRow]) -> None:
         st.info(t("runs.none_match"), icon=icon("search_off"))
         return
     event = data_table(
-        _columns(rows),
+        _columns(space, rows),
         height="content" if len(rows) < 20 else 640,
         on_select="rerun",
         selection_mode="multi-row",
@@ -135,10 +138,10 @@ def _table(space: Workspace, rows: list[RunRow]) -> None:
     _actions(space, chosen)
 
 
-def _columns(rows: list[RunRow]) -> dict[str, list[Any]]:
+def _columns(space: Workspace, rows: list[RunRow]) -> dict[str, list[Any]]:
     now = time.time()
     return {
-        "state": [state_words(row.state, row.reason) for row in rows],
+        "state": [_state(space, row) for row in rows],
         "name": [_name(row) for row in rows],
         "stage": [known_text(f"stage.{row.stage}", row.stage) for row in rows],
         "data": [row.dataset for row in rows],
@@ -153,6 +156,12 @@ def _columns(rows: list[RunRow]) -> dict[str, list[Any]]:
         "took": [None if (took := row.duration_s(now)) is None else duration(took) for row in rows],
         "created": [None if row.created_at is None else row.created_at * 1000 for row in rows],
     }
+
+
+def _state(space: Workspace, row: RunRow) -> str:
+    """The state; of a run that goes on also whether something is wrong with it."""
+    words = state_words(row.state, row.reason)
+    return f"{words} · {t('run.sick')}" if sick(Run(space.runs / row.id), row) else words
 
 
 def _name(row: RunRow) -> str:

@@ -28,6 +28,13 @@ def death_view(space: Workspace, run: Run) -> None:
         return
     if found is None or found.code not in EXPLAINED:
         return
+    death_facts(found)
+    for number, way in enumerate(found.ways):
+        _way(run, found, way, number)
+
+
+def death_facts(found: Explanation) -> None:
+    """What is known of a death, up to the heading of its ways out."""
     sentences = found.sentences()
     if sentences:
         st.markdown("\n".join(f"- {escape(one.say(language()))}" for one in sentences))
@@ -38,8 +45,6 @@ def death_view(space: Workspace, run: Run) -> None:
         st.markdown(f"**{t('death.ways')}**")
     elif found.settings is not None:
         st.caption(t("death.ways.none"))
-    for number, way in enumerate(found.ways):
-        _way(run, found, way, number)
 
 
 def _way(run: Run, found: Explanation, way: Option, number: int) -> None:

@@ -9,10 +9,11 @@ import streamlit as st
 
 from backend.errors import InputError, SynthLoopError
 from backend.files import confine, file_sizes, read_lines, tail_lines
-from backend.memory.health import advice, describe, judge_run
+from backend.memory.adapter_files import PICKLE, SAFETENSORS
+from backend.memory.health import advice, describe, findings_so_far, judge_run
 from backend.memory.symptoms import Finding
 from backend.profiles import defaults as profile_defaults
-from backend.runs import Run
+from backend.runs import Run, State
 from backend.stages import STAGES
 from pages.widgets.cards import STYLE, event_sentence, status_html
 from pages.widgets.colors import LEVEL_COLORS, LEVEL_ICONS, icon
@@ -108,9 +109,8 @@ def _sample(row: dict[str, Any], image: str, *, of_one_step: bool) -> None:
 
 def health(run: Run, row: RunRow) -> None:
     """Findings on a training run, and every warning that a stage gave."""
-    source = fingerprint(run.metrics_path)
-    if source is not None:
-        found = findings(run, source)
+    if run.metrics_path.is_file():
+        found = findings(run)
         if not found:
             st.success(t("run.health.fine", step=number(row.last_step)), icon=icon("check_circle"))
         for one in found:
@@ -143,16 +143,41 @@ def _step_buttons(run: Run, finding: Finding) -> None:
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
-def _findings(_run: Run, key: Fingerprint) -> list[Finding]:
-    """`key` stands for the metrics as they are."""
+def _findings(_run: Run, key: tuple[Fingerprint, ...]) -> list[Finding]:
+    """`key` stands for what is judged as it is."""
     del key
     return judge_run(_run)
 
 
-def findings(run: Run, source: Fingerprint | None = None) -> list[Finding]:
+def findings(run: Run) -> list[Finding]:
     """What is wrong with a training run; nothing for a run without metrics."""
-    source = source or fingerprint(run.metrics_path)
-    return [] if source is None else _findings(run, source)
+    source = fingerprint(run.metrics_path)
+    if source is None:
+        return []
+    read = (
+        *sorted((run.path / "batches").glob("part-*.parquet")),
+        *(run.artifacts / name for name in (SAFETENSORS, PICKLE, "config.json")),
+    )
+    return _findings(run, (source, *filter(None, map(fingerprint, read))))
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _sick(_run: Run, key: Fingerprint) -> bool:
+    """From its figures alone, which are read at each step anyway; `key` stands for them."""
+    del key
+    return any(one.level == "error" for one in findings_so_far(_run))
+
+
+def sick(run: Run, row: RunRow) -> bool:
+    """Whether a run that goes on has a finding of the worst grade."""
+    if row.state is not State.RUNNING or row.last_step is None:
+        return False
+    try:
+        source = fingerprint(run.metrics_path)
+        return source is not None and _sick(run, source)
+    except SynthLoopError:
+        # Its figures are broken, which its own page tells.
+        return False
 
 
 def show_finding(finding: Finding, *, steps: bool = True) -> None:

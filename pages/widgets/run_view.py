@@ -18,7 +18,15 @@ from pages.widgets.charts import CONFIG, training_figure
 from pages.widgets.colors import icon
 from pages.widgets.death_view import death_view
 from pages.widgets.live import live
-from pages.widgets.run_tabs import configuration, files, health, log, samples, step_samples_panel
+from pages.widgets.run_tabs import (
+    configuration,
+    files,
+    health,
+    log,
+    samples,
+    sick,
+    step_samples_panel,
+)
 from pages.widgets.states import failed
 from pages.widgets.text import (
     UNKNOWN,
@@ -93,6 +101,8 @@ def _header(run: Run, row: RunRow) -> None:
     with st.container(horizontal=True, vertical_alignment="center", key=f"head-{run.id}"):
         st.subheader(escape(title), anchor=False, width="content")
         state_badge(row.state, row.reason)
+        if sick(run, row):
+            st.badge(t("run.sick"), icon=icon("monitor_heart"), color="red")
         if row.attempt > 1:
             st.badge(t("run.attempt", n=row.attempt), icon=icon("replay"), color="gray")
         _actions(run, row)

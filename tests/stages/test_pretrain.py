@@ -119,7 +119,7 @@ def test_unreadable_pictures_are_listed_once_and_counted_over_all_attempts(tmp_p
 
 
 def test_of_many_unreadable_pictures_the_last_event_names_ten(tmp_path: Path) -> None:
-    space = make_workspace(tmp_path)
+    space = make_workspace(tmp_path, 96)
     for picture in sorted(space.asset("seed_images").glob("*.png"))[:12]:
         picture.write_bytes(b"broken")
     run = trained(space, "pretrain")

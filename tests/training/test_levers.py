@@ -10,6 +10,7 @@ import torch
 from torch.testing import assert_close
 
 from backend.files import read_lines
+from backend.mgm.weights import read_weights
 from backend.runs import Run
 from backend.workspace import Workspace
 from tests.training.small import losses, trained, weights
@@ -89,6 +90,30 @@ def test_narrow_numbers_learn_nearly_alike(
 ) -> None:
     run = train(space, method, precision=precision, optimizer=optimizer)
     assert losses(run) == pytest.approx(losses(plain[method]), rel=0.03)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw_bf16", "adamw_8bit"])
+def test_at_a_small_rate_rounding_at_random_goes_as_far_as_fp32_and_bf16_alone_does_not(
+    space: Workspace, optimizer: str
+) -> None:
+    """The layers' weights are about 0.1, and half a step of bf16 there is ten times the rate."""
+    (file,) = space.asset("llm").glob("*.safetensors")
+    start = {name: value for name, value in read_weights(file).items() if "_proj." in name}
+
+    def way(precision: str, **chosen: Any) -> torch.Tensor:
+        run = train(space, "full", precision=precision, learning_rate=2e-5, **chosen)
+        end, kind = weights(run.artifacts), {"fp32": torch.float32}.get(precision, torch.bfloat16)
+        ways = [(end[name].double() - value.to(kind).double()) for name, value in start.items()]
+        return torch.cat([one.flatten() for one in ways])
+
+    exact = way("fp32")
+
+    def share(precision: str) -> float:
+        """How far the weights went along the exact way, 1 for all of it."""
+        return float(way(precision, optimizer=optimizer) @ exact / (exact @ exact))
+
+    assert share("bf16_stochastic") == pytest.approx(1, abs=0.1)
+    assert share("bf16") < 0.2
 
 
 def test_quantized_layers_learn_as_lora_does(space: Workspace, plain: dict[str, Run]) -> None:

@@ -97,7 +97,7 @@ def _known(
             yield "mlp", settings.tokens * language.intermediate * width, bits[width]
             yield "hidden", settings.tokens * language.hidden * width, bits[width]
         if place.moment in ("vision", "backward"):
-            side = (settings.image_size_aux or shape.image_aux) // 4
+            side = costs.picture_side(shape, settings) // 4
             for images in dict.fromkeys((settings.images, settings.tower_chunk or 1)):
                 size = images * side * side * shape.convnext.channels * width
                 yield "map", size, {**bits[width], "images": images}

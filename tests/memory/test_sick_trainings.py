@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from backend.files import read_json
+from backend.files import read_json, read_lines
+from backend.formats.kit_log import read_kit_log
 from backend.memory.health import adapter_unchanged, judge_run, trained_samples
+from backend.memory.verdicts import verdict
 from backend.messages import LANGUAGES, message
 from backend.runs import Run, RunFailed
 from backend.training import trainer as training
@@ -120,6 +122,17 @@ def test_a_frozen_model(space: Workspace, built: list[Any], monkeypatch: pytest.
         train(space, run)
     codes = [one.code for one in judge_run(run)]
     assert {"gradients_zero", "adapter_unchanged"} <= set(codes)
+
+
+def test_what_a_training_prints_is_judged_as_its_figures_are(
+    space: Workspace, capsys: pytest.CaptureFixture[str], tmp_path: Any
+) -> None:
+    run = trained(space, "pretrain", epochs=2)
+    path = tmp_path / "output.log"
+    path.write_text(capsys.readouterr().out)
+    told = [(row["step"], round(row["loss"], 4)) for row in read_lines(run.metrics_path)]
+    assert [(row["step"], row["loss"]) for row in read_kit_log(path)] == told
+    assert verdict(path, vocabulary_size=320).healthy
 
 
 def test_a_file_that_repeats_its_ids_is_no_repetition(space: Workspace) -> None:

@@ -13,6 +13,7 @@ from backend.memory.adapter_files import PICKLE, SAFETENSORS
 from backend.memory.health import advice, describe, findings_so_far, judge_run
 from backend.memory.symptoms import Finding
 from backend.profiles import defaults as profile_defaults
+from backend.profiles import filled
 from backend.runs import Run, State
 from backend.stages import STAGES
 from pages.widgets.cards import STYLE, event_sentence, status_html
@@ -233,7 +234,7 @@ def log(run: Run) -> None:
 def configuration(run: Run, row: RunRow) -> None:
     """Every parameter, those first that differ from what is usual in this workspace."""
     spec = run.spec
-    usual = _usual(row.stage)
+    usual = _usual(row.stage, spec.parameters.get("preset"))
     changed = {name for name, value in spec.parameters.items() if value != usual.get(name)}
     ordered = sorted(spec.parameters, key=lambda name: (name not in changed, name))
     lines = "".join(
@@ -261,12 +262,13 @@ def configuration(run: Run, row: RunRow) -> None:
         )
 
 
-def _usual(stage_name: str) -> dict[str, Any]:
+def _usual(stage_name: str, preset: Any) -> dict[str, Any]:
+    """What stage, profile and this preset make of every parameter, the preset by itself too."""
     if stage_name not in STAGES:
         return {}
-    fields = STAGES[stage_name].parameters.model_fields
-    own = {name: field.get_default() for name, field in fields.items()}
-    return own | profile_defaults(workspace(), stage_name)
+    kind, profile = STAGES[stage_name].parameters, profile_defaults(workspace(), stage_name)
+    chosen = {} if preset is None else {"preset": preset}
+    return filled(kind, profile, chosen) | {"preset": filled(kind, profile, {}).get("preset")}
 
 
 def _value(value: Any) -> str:

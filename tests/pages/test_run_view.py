@@ -11,8 +11,10 @@ import pytest
 
 from backend.errors import InputError, UsageError
 from backend.files import append_line
+from backend.messages import message
+from backend.profiles import asked, defaults
 from backend.runs import Run, State
-from backend.supervisor import delete
+from backend.supervisor import delete, validated
 from backend.trails import named
 from backend.workspace import Workspace
 from pages.widgets import run_view as module
@@ -158,3 +160,12 @@ def test_every_unreadable_picture_is_listed_as_plain_text(tmp_path: Path, monkey
     assert [row["Sample"] for row in rows] == [f"s{number}" for number in range(12)]
     assert rows[11] == {"Sample": "s11", "Picture": f"{HOSTILE}11.png", "Problem": "torn"}
     assert not live(markup(app) + words(app))
+
+
+def test_configuration_does_not_count_what_the_preset_names(tmp_path: Path, monkeypatch):
+    space = empty(tmp_path)
+    given = asked(defaults(space, "finetune"), {"preset": "fit-16gb-full", "seed": 7})
+    parameters = validated("finetune", given).model_dump(mode="json")
+    run = add_run(space, TRAINED, State.SUCCEEDED, parameters)
+    app = visit("runs", space, monkeypatch, run=run.id, view="configuration")
+    assert message("run.configuration.changed", n=2) in words(app)

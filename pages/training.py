@@ -20,8 +20,12 @@ from pages.widgets.text import t, workspace
 from pages.widgets.url import keep, restore
 from store.runs import RunRow, run_rows
 
-STAGES = ("pretrain", "finetune")
-MADE_BY = {"pretrain": ("data", "prepare"), "finetune": ("projector", "pretrain")}
+STAGES = ("pretrain", "finetune", "merge")
+MADE_BY = {
+    "pretrain": ("data", "prepare"),
+    "finetune": ("projector", "pretrain"),
+    "merge": ("checkpoint", "finetune"),
+}
 """Stage to the parameter that names what it builds on, and the stage that makes that."""
 
 
@@ -70,7 +74,8 @@ def _form(space: Workspace) -> None:
         stage,
         defaults=kept or newest(space, *MADE_BY[stage]),
     )
-    forecast(space, stage, values)
+    if stage != "merge":
+        forecast(space, stage, values)
 
 
 def _from_memory(stage: str) -> dict[str, Any] | None:

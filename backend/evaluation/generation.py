@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import psutil
 import torch
@@ -52,6 +52,7 @@ class Answerer:
         batch_size: Questions at once; halved for a batch that does not fit in device memory.
         image_workers: Threads that decode and resize pictures; 0 does it in between.
         roots: Where relative paths in the checkpoint's configurations start.
+        directories: Models instead of those that it names; arguments of `checkpoints.load`.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Answerer:
         batch_size: int = 16,
         image_workers: int = 2,
         roots: Sequence[Path] = (),
+        directories: Mapping[str, Any] | None = None,
     ):
         start = time.perf_counter()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -69,7 +71,11 @@ class Answerer:
         self.dtype = usual if dtype == "auto" else _DTYPES[dtype]
         self.batch_size, self.image_workers = batch_size, image_workers
         self.model, self.processor = load(
-            checkpoint, dtype=self.dtype, device=self.device, roots=roots
+            checkpoint,
+            dtype=self.dtype,
+            device=self.device,
+            roots=roots,
+            **(directories or {}),
         )
         self.model.eval()
         self._tokens: OrderedDict[str, Tensor] = OrderedDict()

@@ -7,7 +7,6 @@ peft's; names and files are the kit's (peft 0.4.0), so either side reads the oth
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +18,21 @@ from torch import Tensor
 from backend.errors import InputError, UsageError
 from backend.files import write_json
 from backend.mgm import checkpoints
+from backend.mgm.lora import CONFIG_FILE as CONFIG_FILE
+from backend.mgm.lora import Lora as Lora
+from backend.mgm.lora import read_adapter_config
 from backend.mgm.modeling import MGMGemmaForCausalLM
 from backend.mgm.processing import MGMProcessor
 from backend.mgm.projector import is_projector, is_tower
 from backend.mgm.projector_files import copy_parameters, full_names
 from backend.mgm.quantization import is_quantized
+from backend.mgm.settings import read_settings
 from backend.mgm.towers import find_directory
-from backend.mgm.weights import read_settings, read_weights, save_pickle
+from backend.mgm.weights import read_weights, save_pickle
 
-CONFIG_FILE = "adapter_config.json"
 WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 REST_FILE = "non_lora_trainables.bin"
 PREFIX = "base_model.model."
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ADAPTER = "default"
 _PICTURE_SETTINGS = (
     "image_size_aux",
@@ -40,37 +41,6 @@ _PICTURE_SETTINGS = (
     "image_aspect_ratio",
     "tokenizer_model_max_length",
 )
-
-
-@dataclass(frozen=True)
-class Lora:
-    """What makes an adapter.
-
-    Attributes:
-        rank: Inner size.
-        alpha: The update is scaled by alpha / rank.
-        dropout: Before the first matrix, in training.
-        targets: Which linear layers of each decoder layer; never one of a vision tower.
-    """
-
-    rank: int = 64
-    alpha: float = 16
-    dropout: float = 0.05
-    targets: Sequence[str] = field(default=TARGETS)
-
-    def check(self) -> None:
-        """Refuse what no adapter can be.
-
-        Raises:
-            ValueError: The rank is below one, the dropout no probability, or a target unknown.
-        """
-        if self.rank < 1:
-            raise ValueError(f"the rank is at least 1, not {self.rank}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"the dropout is a probability below 1, not {self.dropout}")
-        unknown = sorted(set(self.targets) - set(TARGETS))
-        if unknown or not self.targets:
-            raise ValueError(f"targets are some of {', '.join(TARGETS)}, not {unknown}")
 
 
 def inject(model: MGMGemmaForCausalLM, lora: Lora) -> None:
@@ -114,6 +84,8 @@ def adapted_layers(model: MGMGemmaForCausalLM) -> dict[str, Any]:
 def merge_adapter(model: MGMGemmaForCausalLM) -> None:
     """Add the adapter into the weights it stands on and remove it, in place.
 
+    Each sum is taken in fp32 and rounded once, to the weights' dtype.
+
     Raises:
         UsageError: There is no adapter, or the weights are quantized.
     """
@@ -125,11 +97,15 @@ def merge_adapter(model: MGMGemmaForCausalLM) -> None:
             "an adapter cannot be merged into four-bit weights.",
             remedy="Load the same adapter without quantization and merge that.",
         )
-    for name, layer in layers.items():
-        layer.merge()
-        parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, layer.get_base_layer())
+    with torch.no_grad():
+        for name, layer in layers.items():
+            base = layer.get_base_layer()
+            down, up = (part[ADAPTER].weight.float() for part in (layer.lora_A, layer.lora_B))
+            base.weight.copy_(base.weight.float() + layer.scaling[ADAPTER] * (up @ down))
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, base)
     del model.lora
+    model.config.base_model_type = None
 
 
 def save_adapter(
@@ -208,61 +184,6 @@ def _adapter_config(lora: Lora, base: str) -> dict[str, Any]:
     }
 
 
-def read_adapter_config(path: Path) -> Lora:
-    """The adapter's settings.
-
-    Raises:
-        InputError: It is missing, or asks for something other than plain LoRA.
-    """
-    file = path / CONFIG_FILE
-    values: dict[str, Any] = read_settings(file)
-    plain = {
-        "peft_type": "LORA",
-        "bias": "none",
-        "use_dora": False,
-        "use_rslora": False,
-        "fan_in_fan_out": False,
-    }
-    for name, wanted in plain.items():
-        if values.get(name, wanted) != wanted:
-            raise InputError(
-                f"{name} is {values[name]!r}, and only {wanted!r} is supported.",
-                place=str(file),
-                remedy="Merge this adapter with the tool that made it.",
-            )
-    for name in ("modules_to_save", "layers_to_transform", "rank_pattern", "alpha_pattern"):
-        if values.get(name):
-            raise InputError(
-                f"{name} is not supported.",
-                place=str(file),
-                remedy="Merge this adapter with the tool that made it.",
-            )
-    try:
-        lora = Lora(
-            rank=int(values["r"]),
-            alpha=float(values["lora_alpha"]),
-            dropout=float(values.get("lora_dropout", 0.0)),
-            targets=_targets(values["target_modules"]),
-        )
-        lora.check()
-        return lora
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"a field is missing or malformed: {error}.",
-            place=str(file),
-            remedy="Copy the file again from where the adapter was made.",
-        ) from error
-
-
-def _targets(value: object) -> tuple[str, ...]:
-    """Names among `TARGETS`, from a list of suffixes or from a pattern that ends in them."""
-    if isinstance(value, str):
-        return tuple(name for name in TARGETS if name in value)
-    if isinstance(value, list):
-        return tuple(str(name).rpartition(".")[2] for name in value)
-    raise TypeError("target_modules is neither a list nor a pattern")
-
-
 def load_adapter(
     path: str | Path, model: MGMGemmaForCausalLM, *, projector_needed: bool = False
 ) -> None:
@@ -276,8 +197,19 @@ def load_adapter(
     Raises:
         InputError: A file is missing or broken, or a tensor does not fit.
     """
+    inject(model, read_adapter_config(Path(path)))
+    read_adapter(path, model, projector_needed=projector_needed)
+
+
+def read_adapter(
+    path: str | Path, model: MGMGemmaForCausalLM, *, projector_needed: bool = False
+) -> None:
+    """Give the adapter and the projector inside a model the values of a saved one.
+
+    Raises:
+        InputError: As `load_adapter`.
+    """
     path = Path(path)
-    inject(model, read_adapter_config(path))
     file = next((path / name for name in WEIGHT_FILES if (path / name).is_file()), None)
     if file is None:
         raise InputError(
@@ -322,7 +254,18 @@ def load_adapter(
         )
 
 
-def load_directory(
+def load_directory(path: Path, *, merge: bool, **options: Any) -> checkpoints.MGM:
+    """A LoRA directory with the base it stands on; options are those of `load_base`."""
+    if merge and options["quantize"] is not None:
+        raise UsageError("an adapter cannot be merged into four-bit weights.")
+    mgm, fresh = load_base(path, **options)
+    load_adapter(path, mgm.model, projector_needed=fresh)
+    if merge:
+        merge_adapter(mgm.model)
+    return mgm
+
+
+def load_base(
     path: Path,
     *,
     llm_dir: str | Path | None,
@@ -333,11 +276,12 @@ def load_directory(
     device: torch.device | str,
     attention: str | None,
     quantize: str | None,
-    merge: bool,
-) -> checkpoints.MGM:
-    """A LoRA directory with the base it stands on: Gemma and towers, or a full MGM checkpoint."""
-    if merge and quantize is not None:
-        raise UsageError("an adapter cannot be merged into four-bit weights.")
+) -> tuple[checkpoints.MGM, bool]:
+    """What a LoRA directory stands on: Gemma and towers, or a full MGM checkpoint.
+
+    Returns:
+        The model, and whether its projector is a fresh one.
+    """
     settings = read_settings(path / CONFIG_FILE)
     read_adapter_config(path)  # what is wrong with it is said before the base is read
     config = checkpoints.read_config(path)
@@ -347,9 +291,9 @@ def load_directory(
         what="base model of this adapter",
     )
     options: dict[str, Any] = {"dtype": dtype, "device": device, "attention": attention}
-    kind = read_settings(base / "config.json").get("model_type")
-    if kind == checkpoints.MODEL_TYPE:
-        model, processor = checkpoints.load_full(
+    full = read_settings(base / "config.json").get("model_type") == checkpoints.MODEL_TYPE
+    if full:
+        mgm = checkpoints.load_full(
             base,
             vision_dir=vision_dir,
             vision_aux_dir=vision_aux_dir,
@@ -357,8 +301,9 @@ def load_directory(
             quantize=quantize,
             **options,
         )
+        stand_on(mgm.model, base)
     else:
-        model, processor = checkpoints.assemble(
+        mgm = checkpoints.assemble(
             base,
             find_directory(vision_dir or config.mm_vision_tower, roots, what="CLIP tower"),
             find_directory(
@@ -372,8 +317,11 @@ def load_directory(
             **options,
         )
     for name in _PICTURE_SETTINGS:
-        setattr(model.config, name, getattr(config, name))
-    load_adapter(path, model, projector_needed=kind != checkpoints.MODEL_TYPE)
-    if merge:
-        merge_adapter(model)
-    return checkpoints.MGM(model, processor)
+        setattr(mgm.model.config, name, getattr(config, name))
+    return mgm, not full
+
+
+def stand_on(model: MGMGemmaForCausalLM, base: Path) -> None:
+    """Record the full checkpoint that an adapter of this model is going to stand on."""
+    model.config.name_or_path = str(base)
+    model.config.base_model_type = checkpoints.MODEL_TYPE

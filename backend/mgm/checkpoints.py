@@ -21,13 +21,9 @@ from backend.mgm.projector import is_tower
 from backend.mgm.projector_files import load_projector as load_projector
 from backend.mgm.projector_files import save_projector as save_projector
 from backend.mgm.quantization import is_quantized, quantize_language_model
+from backend.mgm.settings import read_settings
 from backend.mgm.towers import complete_config, find_directory, read_clip_config
-from backend.mgm.weights import (
-    SHARD_BYTES,
-    iterate_weights,
-    read_settings,
-    save_sharded,
-)
+from backend.mgm.weights import SHARD_BYTES, iterate_weights, save_sharded
 
 MODEL_TYPE = "mgm_gemma"
 

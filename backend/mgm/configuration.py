@@ -15,11 +15,13 @@ class MGMConfig(GemmaConfig):
 
     `mm_vision_config` (CLIP's vision configuration) and `mm_vision_aux_config` (depths, dims and
     drop path of the ConvNeXt trunk) are additions: with them a checkpoint opens without the
-    original tower directories. The kit's loader leaves them alone.
+    original tower directories. `base_model_type` is `mgm_gemma` in an adapter's configuration whose
+    base is a full checkpoint. The kit's loader leaves them alone.
     """
 
     model_type = "mgm_gemma"
 
+    base_model_type: str | None = None
     mm_vision_tower: str | None = None
     mm_vision_tower_aux: str | None = None
     mm_vision_config: dict[str, Any] | None = None

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from backend.errors import InputError
-from backend.mgm.weights import read_settings, read_weights
+from backend.mgm.settings import read_settings
+from backend.mgm.weights import read_weights
 
 NORM_EPSILON = 1e-6
 LAYER_SCALE = 1e-6

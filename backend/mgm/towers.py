@@ -10,11 +10,13 @@ from typing import Any
 from torch import Tensor
 from transformers import CLIPVisionConfig
 
+from backend.bases import existing_directory
 from backend.errors import InputError
 from backend.mgm.configuration import MGMConfig
 from backend.mgm.convnext import ConvNextConfig, read_trunk
 from backend.mgm.projector import is_tower
-from backend.mgm.weights import iterate_weights, read_settings
+from backend.mgm.settings import read_settings
+from backend.mgm.weights import iterate_weights
 
 CLIP_PREFIX = "model.vision_tower.vision_tower.vision_model."
 CONVNEXT_PREFIX = "model.vision_tower_aux."
@@ -42,11 +44,9 @@ def find_directory(path: str | Path | None, roots: Sequence[Path], *, what: str)
     Raises:
         InputError: It is nowhere.
     """
-    if path is not None and str(path):
-        for root in (Path(), *roots):
-            candidate = root / Path(path).expanduser()
-            if candidate.is_dir():
-                return candidate
+    found = existing_directory(path, roots)
+    if found is not None:
+        return found
     tried = ", ".join(str(root.resolve()) for root in (Path(), *roots))
     raise InputError(
         f"the {what} is not there (looked in {tried})." if path else f"no {what} is named.",

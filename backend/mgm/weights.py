@@ -13,29 +13,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from backend.errors import InputError
-from backend.files import confine, read_json, write_json
+from backend.files import confine, write_json
+from backend.mgm.settings import read_settings
 
 SHARD_BYTES = 5 * 10**9  # what the kit's transformers uses
 INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
-
-
-def read_settings(path: Path) -> dict[str, Any]:
-    """The JSON object in a file beside the weights.
-
-    Raises:
-        InputError: The file is missing or holds something else.
-    """
-    remedy = "Fetch or copy the whole directory again, or name another one."
-    try:
-        values = read_json(path)
-    except InputError as error:
-        raise InputError(error.problem, place=error.place, remedy=remedy) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"it cannot be read: {error}.", place=str(path), remedy=remedy) from error
-    if not isinstance(values, dict):
-        raise InputError("this is no JSON object.", place=str(path), remedy=remedy)
-    return values
 
 
 def read_pickle(path: Path) -> Any:

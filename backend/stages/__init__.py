@@ -54,6 +54,7 @@ STAGES: dict[str, Stage] = {
         Stage("verify", 3, uses_device=False, resumable=False),
         Stage("pretrain", 4, uses_device=True, resumable=True),
         Stage("finetune", 4, uses_device=True, resumable=True),
+        Stage("merge", 4, uses_device=False, resumable=False),
         Stage("evaluate", 5, uses_device=True, resumable=True),
         Stage("report", 5, uses_device=False, resumable=False),
         Stage("submit", 5, uses_device=False, resumable=False),

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from backend.errors import InputError, SynthLoopError, UsageError
+from backend.bases import located
+from backend.errors import InputError, SynthLoopError
 from backend.evaluation.answers import Notebook
 from backend.evaluation.benchmarks import (
     KIT_MAX_NEW_TOKENS,
@@ -26,8 +27,8 @@ from backend.evaluation.results import (
 )
 from backend.files import confine, write_json
 from backend.formats import mmbench, textvqa
-from backend.runs import Run, State
 from backend.stages.base import Problem, StageContext, StageParameters, parameter, stage_main
+from backend.stages.checkpoint_input import checkpoint_problem
 from backend.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ ASSETS: dict[Name, tuple[str, ...]] = {
 class Parameters(StageParameters):
     """What to ask which model."""
 
-    checkpoint: str = parameter("", fold="data", kind="run", stages=("finetune",))
+    checkpoint: str = parameter("", fold="data", kind="run", stages=("finetune", "merge"))
     benchmarks: list[Name] = parameter(["textvqa", "mmbench"], fold="data", min_length=1)
     limit: int | None = parameter(None, fold="data", ge=1)
     ocr_tokens: bool = parameter(True, fold="recipe")
@@ -53,37 +54,13 @@ class Parameters(StageParameters):
     image_workers: int = parameter(2, fold="memory", ge=0, le=64)
 
 
-def checkpoint_folder(workspace: Workspace, checkpoint: str) -> Path:
-    """The folder of the checkpoint that a fine-tuning run left, or that a path names.
-
-    Raises:
-        UsageError: There is none.
-    """
-    path = Path(checkpoint).expanduser()
-    if checkpoint and len(path.parts) == 1 and not (workspace.root / path).exists():
-        run = Run.find(workspace, checkpoint)
-        if run.status().state is not State.SUCCEEDED:
-            raise UsageError(f"this run has not succeeded ({run.status().state}).", place=run.id)
-        path = run.artifacts
-    path = path if path.is_absolute() else workspace.root / path
-    known = ("config.json", "adapter_config.json")
-    if not checkpoint or not any((path / name).is_file() for name in known):
-        raise UsageError(
-            "there is no checkpoint.",
-            place=checkpoint or "checkpoint",
-            remedy="Choose a fine-tuning run that has succeeded, or a folder with config.json.",
-        )
-    return path
-
-
 def preflight(workspace: Workspace, parameters: Parameters) -> list[Problem]:
     """The checkpoint, the benchmark files and the pictures must be there and well-formed."""
     problems = []
     try:
-        checkpoint_folder(workspace, parameters.checkpoint)
+        located(workspace, parameters.checkpoint)
     except SynthLoopError as error:
-        values = {"problem": error.problem}
-        problems.append(Problem("error", "checkpoint_missing", values, error.place or "checkpoint"))
+        problems.append(checkpoint_problem(error, "checkpoint"))
     for name in parameters.benchmarks:
         absent = [
             Problem("error", "asset_missing", {"asset": asset, "path": str(path)}, str(path))
@@ -122,15 +99,16 @@ def main(context: StageContext, parameters: Parameters) -> None:
     from backend.evaluation.generation import Answerer
 
     workspace = context.workspace
-    folder = checkpoint_folder(workspace, parameters.checkpoint)
+    found = located(workspace, parameters.checkpoint)
     tasks = {name: _tasks(workspace, name, parameters) for name in parameters.benchmarks}
-    model_id = _model_id(context, folder)
+    model_id = _model_id(context, found.folder)
     notebooks = {
         name: Notebook(context.artifacts / name / "answers.jsonl", name, model_id) for name in tasks
     }
+    found.tell(context.event)
     answerer = Answerer(
-        folder, dtype=parameters.dtype, batch_size=parameters.batch_size,
-        image_workers=parameters.image_workers, roots=[workspace.kit / "toolkit" / "training"],
+        found.folder, dtype=parameters.dtype, batch_size=parameters.batch_size,
+        image_workers=parameters.image_workers, roots=found.roots, directories=found.directories,
     )  # fmt: skip
     context.event(
         "info", "model_loaded", device=answerer.device_name, dtype=answerer.dtype_name,

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Literal
 
+from backend.bases import located
+from backend.errors import SynthLoopError
+from backend.mgm.lora import Lora, read_adapter_config
 from backend.stages.base import Problem, StageContext, parameter, stage_main
+from backend.stages.checkpoint_input import checkpoint_problem
 from backend.training.checks import training_problems
 from backend.training.launching import train
 from backend.training.parameters import ImageMode, StepParameters, TrainingParameters
@@ -16,7 +21,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from backend.mgm.adapters import Lora
     from backend.mgm.checkpoints import MGM
     from backend.training.trainer import Job
 
@@ -47,12 +51,49 @@ class FinetuneStep(StepParameters):
 class Parameters(FinetuneStep, TrainingParameters):
     """The kit's second stage."""
 
+    continue_from: str = parameter("", fold="data", kind="run", stages=("finetune", "merge"))
     group_by_modality_length: bool = parameter(True, fold="recipe")
 
 
 def preflight(workspace: Workspace, parameters: Parameters) -> list[Problem]:
     """Data, projector, towers, disk and the challenge's rules."""
-    return training_problems(workspace, parameters, stage="finetune")
+    return [
+        *training_problems(workspace, parameters, stage="finetune"),
+        *_start_problems(workspace, parameters),
+    ]
+
+
+def _start_problems(workspace: Workspace, parameters: Parameters) -> list[Problem]:
+    """What contradicts the checkpoint to continue from."""
+    if not parameters.continue_from:
+        return []
+    problems = []
+    if parameters.projector:
+        problems.append(Problem("error", "continue_projector", {}, "projector"))
+    try:
+        start = located(workspace, parameters.continue_from)
+        if not start.adapter:
+            return problems
+        lora = read_adapter_config(start.folder)
+    except SynthLoopError as error:
+        return [*problems, checkpoint_problem(error, "continue_from")]
+    if parameters.method not in ADAPTERS["method"]:
+        told = {"method": parameters.method}
+        return [*problems, Problem("error", "continue_method", told, "method")]
+    for field, value, wanted in (
+        ("lora_rank", parameters.lora_rank, lora.rank),
+        ("lora_alpha", parameters.lora_alpha, lora.alpha),
+        ("lora_targets", sorted(parameters.lora_targets), sorted(lora.targets)),
+    ):
+        if value != wanted:
+            values = {"field": field, "value": _told(value), "wanted": _told(wanted)}
+            problems.append(Problem("error", "continue_mismatch", values, field))
+    return problems
+
+
+def _told(value: Any) -> str:
+    """As `-p field=value` takes it."""
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value)
 
 
 def main(context: StageContext, parameters: Parameters) -> None:
@@ -69,13 +110,12 @@ def job(workspace: Workspace, parameters: Any) -> Job:
         save,
         projector=projector_file(workspace, parameters.projector),
         lora=_lora(parameters),
+        start=located(workspace, parameters.continue_from) if parameters.continue_from else None,
         group=parameters.group_by_modality_length,
     )
 
 
 def _lora(parameters: Parameters) -> Lora | None:
-    from backend.mgm.adapters import Lora
-
     if parameters.method == "full":
         return None
     return Lora(

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from backend.bases import Checkpoint
 from backend.errors import InputError
 from backend.files import append_line, read_lines
 from backend.memory.expectation import write_expectation
@@ -63,6 +64,7 @@ class Job:
         save: Writes the result.
         projector: `mm_projector.bin` to start from.
         lora: Adapter to train.
+        start: Checkpoint whose weights are the start, instead of the workspace's models.
         group: Group batches by modality and length.
     """
 
@@ -70,6 +72,7 @@ class Job:
     save: Save
     projector: Path | None = None
     lora: Lora | None = None
+    start: Checkpoint | None = None
     group: bool = False
 
 
@@ -121,9 +124,13 @@ class Trainer:
         self._check_samples(len(samples))
         self._check_stop()
         resume.seed_everything(parameters.seed)
+        if job.start is not None:
+            job.start.tell(context.event)
+            context.event("info", "training_continues", checkpoint=str(job.start.folder))
         self.mgm = build(
-            context.workspace, parameters, self.device, projector=job.projector, lora=job.lora
-        )
+            context.workspace, parameters, self.device, projector=job.projector, lora=job.lora,
+            start=job.start,
+        )  # fmt: skip
         self._check_stop()
         # Weights start alike everywhere, and then every process drops what it drops.
         resume.seed_everything(parameters.seed + self.ranks.rank)

@@ -56,6 +56,7 @@ FORM_PAGES = {
     "prepare": "baseline",
     "pretrain": "training",
     "finetune": "training",
+    "merge": "training",
     "evaluate": "evaluation",
     "analyze": "synthesis",
     "synthesize": "synthesis",

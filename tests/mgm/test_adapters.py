@@ -15,6 +15,7 @@ from backend.errors import InputError, UsageError
 from backend.mgm import adapters, checkpoints
 from backend.mgm.adapters import Lora
 from backend.mgm.checkpoints import MGM
+from backend.mgm.lora import read_adapter_config
 from backend.mgm.projector import is_tower
 from tests.mgm import tiny
 from tests.mgm.tiny import logits, same_model
@@ -175,7 +176,7 @@ DAMAGES = {
     "cut": lambda run: (run / "adapter_model.bin").write_bytes(b"PK\x03\x04half"),
     "rest cut": lambda run: (run / "non_lora_trainables.bin").write_bytes(b"PK"),
     "rest gone": lambda run: (run / "non_lora_trainables.bin").unlink(),
-    "rank": lambda run: edit(run, r=1 + adapters.read_adapter_config(RUN).rank),
+    "rank": lambda run: edit(run, r=1 + read_adapter_config(RUN).rank),
     "zero rank": lambda run: edit(run, r=0),
     "no rank": lambda run: edit(run, r=None),
     "fewer targets": lambda run: edit(run, target_modules=["q_proj"]),

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from backend.bases import checkpoint_folder
 from backend.errors import UsageError
 from backend.formats import textvqa
-from backend.stages.evaluate import Parameters, checkpoint_folder, preflight
+from backend.stages.evaluate import Parameters, preflight
 from tests.evaluation.samples import make_benchmarks, make_run, make_workspace
 
 

@@ -7,14 +7,22 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.testing import assert_close
 
+from backend.bases import located
 from backend.cli.commands import main
-from backend.mgm import checkpoints
+from backend.errors import InputError
+from backend.files import read_json, write_json
+from backend.mgm import adapters, checkpoints
+from backend.mgm.multimodal import IMAGE_TOKEN
 from backend.runs import Run
+from backend.training.sources import MODEL_ASSETS
 from backend.workspace import ASSET_PATHS, Workspace
 from store.runs import run_rows
 from store.samples import Filters, sample_page
@@ -135,18 +143,134 @@ def test_the_baseline_loop_runs_to_its_report(
     assert told[-1] == {"count": 1, "images": BROKEN}
 
 
-def test_stages_run_one_by_one_give_an_adapter_its_scores(
-    space: Workspace, capsys: pytest.CaptureFixture[str]
+@pytest.fixture(scope="module")
+def adapter(space: Workspace) -> Iterator[Path]:
+    """What a LoRA run by the command line left."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SYNTHLOOP_STATE_DIR", str(space.root.parent / "state"))
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        before = {run.id for run in Run.all(space)}
+
+        def run(stage: str, *words: str) -> str:
+            assert main(["-w", str(space.root), "run", stage, *words]) == 0
+            new = {one.id for one in Run.all(space)} - before
+            before.update(new)
+            return new.pop()
+
+        prepared = run("prepare")
+        aligned = run("pretrain", "-p", f"data={prepared}")
+        lora = ("-p", "preset=fit-12gb-lora", "-p", "epochs=3")
+        yield Run.find(space, run("finetune", "-p", f"projector={aligned}", *lora)).artifacts
+
+
+@pytest.fixture
+def foreign(adapter: Path, tmp_path: Path) -> Path:
+    """The adapter as the kit of another machine would have written it."""
+    folder = Path(shutil.copytree(adapter, tmp_path / "MGM-2B-Finetune-old"))
+    zoo = "/root/dj_synth_challenge/toolkit/training/model_zoo"
+    named = {"_name_or_path": f"{zoo}/LLM/gemma/gemma-2b-it"}
+    named |= {"mm_vision_tower": f"{zoo}/OpenAI/clip-vit-large-patch14-336"}
+    named |= {"mm_vision_tower_aux": f"{zoo}/OpenAI/openclip-convnext-large-d-320"}
+    unknown = {"mm_vision_config", "mm_vision_aux_config", "base_model_type"}
+    config = {k: v for k, v in read_json(folder / "config.json").items() if k not in unknown}
+    write_json(folder / "config.json", config | named)
+    settings = read_json(folder / "adapter_config.json")
+    settings["base_model_name_or_path"] = named["_name_or_path"]
+    write_json(folder / "adapter_config.json", settings)
+    for file in folder.glob("token*"):
+        file.unlink()
+    return folder
+
+
+def scored(space: Workspace, capsys: pytest.CaptureFixture[str], checkpoint: str | Path) -> Run:
+    """The evaluation of a checkpoint."""
+    words = ("-p", f"checkpoint={checkpoint}")
+    run = Run.find(space, call(space, capsys, "run", "evaluate", *words)["run_id"])
+    assert read_json(run.artifacts / "scores.json").keys() >= {"textvqa", "mmbench"}
+    return run
+
+
+def answers(run: Run) -> list[str]:
+    return (run.artifacts / "textvqa" / "answers.jsonl").read_text().splitlines()
+
+
+def test_an_adapter_of_another_machine_has_the_scores_of_ours(
+    space: Workspace, capsys: pytest.CaptureFixture[str], adapter: Path, foreign: Path
 ) -> None:
-    prepared = call(space, capsys, "run", "prepare")["run_id"]
-    aligned = call(space, capsys, "run", "pretrain", "-p", f"data={prepared}")["run_id"]
-    words = ("-p", f"projector={aligned}", "-p", "preset=fit-12gb-lora", "-p", "epochs=3")
-    tuned = call(space, capsys, "run", "finetune", *words)["run_id"]
-    scored = call(space, capsys, "run", "evaluate", "-p", f"checkpoint={tuned}")["run_id"]
-    scores = json.loads((Run.find(space, scored).artifacts / "scores.json").read_text())
-    assert scores.keys() >= {"textvqa", "mmbench"}
-    adapter = Run.find(space, tuned).artifacts / "adapter_model.bin"
-    assert adapter.is_file()
+    ours, theirs = scored(space, capsys, adapter.parent.name), scored(space, capsys, foreign)
+    told = [one["values"] for one in theirs.events() if one["code"] == "base_stands_in"]
+    assert {one["asset"]: one["path"] for one in told} == {
+        name: str(space.asset(name)) for name in MODEL_ASSETS
+    }
+    assert all(one["recorded"].startswith("/root/dj_synth_challenge/") for one in told)
+    assert "base_stands_in" not in [one["code"] for one in ours.events()]
+    for name in ("textvqa", "mmbench"):
+        one, other = (read_json(run.artifacts / "scores.json")[name] for run in (ours, theirs))
+        assert one["score"] == other["score"]
+    said = [[json.loads(line)["text"] for line in answers(run)] for run in (ours, theirs)]
+    assert said[0] == said[1]
+
+
+def test_a_merged_adapter_is_a_full_checkpoint_that_answers_alike(
+    space: Workspace, capsys: pytest.CaptureFixture[str], foreign: Path
+) -> None:
+    words = ("-p", f"checkpoint={foreign}", "-p", "weights_dtype=float32")
+    run = Run.find(space, call(space, capsys, "run", "merge", *words)["run_id"])
+    assert [one["code"] for one in run.events()].count("base_stands_in") == 3
+    index = read_json(run.artifacts / "model.safetensors.index.json")["weight_map"]
+    assert not [name for name in index if "lora" in name or "base_layer" in name]
+    assert read_json(run.artifacts / "config.json")["model_type"] == "mgm_gemma"
+
+    found = located(space, str(foreign))
+    apart = checkpoints.load(foreign, roots=found.roots, **found.directories).model
+    merged = checkpoints.load(run.artifacts).model
+    base = checkpoints.load(foreign, roots=found.roots, **found.directories).model
+    for layer in adapters.adapted_layers(base).values():
+        layer.scaling[adapters.ADAPTER] = 0.0
+    ids = torch.tensor([[2, IMAGE_TOKEN, 40, 41, 42]])
+    size = TINY.clip["image_size"]
+    pictures = {
+        "images": torch.rand(1, 3, size, size),
+        "images_aux": torch.rand(1, 3, apart.config.image_size_aux, apart.config.image_size_aux),
+    }
+    with torch.no_grad():
+        one, other, without = (m.eval()(ids, **pictures).logits for m in (apart, merged, base))
+    assert_close(one, other, rtol=0, atol=1e-5)
+    assert (one - without).abs().max() > 1e-4
+    evaluation = scored(space, capsys, run.id)
+    assert evaluation.spec.inputs == {"checkpoint": run.id}
+
+
+def test_training_goes_on_from_an_adapter_of_another_machine(
+    space: Workspace, capsys: pytest.CaptureFixture[str], adapter: Path, foreign: Path
+) -> None:
+    words = ("-p", "preset=fit-8gb-qlora", "-p", "max_steps=1", "-p", f"continue_from={foreign}")
+    run = Run.find(space, call(space, capsys, "run", "finetune", *words)["run_id"])
+    assert [one["code"] for one in run.events()].count("base_stands_in") == 3
+    loss = json.loads(run.metrics_path.read_text().splitlines()[0])["loss"]
+    first = json.loads((adapter.parent / "metrics.jsonl").read_text().splitlines()[0])["loss"]
+    assert loss < first
+
+
+def test_a_model_of_other_sizes_stands_in_for_none(
+    space: Workspace, capsys: pytest.CaptureFixture[str], foreign: Path
+) -> None:
+    config = read_json(foreign / "config.json")
+    write_json(foreign / "config.json", config | {"num_hidden_layers": 18})
+    words = ("run", "evaluate", "-p", f"checkpoint={foreign}")
+    assert main(["-w", str(space.root), *words]) == 1
+    told = capsys.readouterr().err
+    assert "num_hidden_layers is 2 where 18 is wanted" in told
+    assert "under Settings" in told
+    write_json(foreign / "config.json", config)
+    moved = Workspace(space.root, space.settings.model_copy(update={"assets": {"llm": "gone"}}))
+    with pytest.raises(InputError, match="neither at /root/dj_synth_challenge") as caught:
+        located(moved, str(foreign))
+    assert str(space.root / "gone") in str(caught.value)
+    full = foreign / "adapter_config.json"
+    full.unlink()
+    assert main(["-w", str(space.root), "run", "merge", "-p", f"checkpoint={foreign}"]) == 1
+    assert "nothing to merge" in capsys.readouterr().err
 
 
 def _lines(run: Run) -> list[str]:

@@ -181,6 +181,11 @@ def test_every_deviation_from_it_is_a_warning_that_names_it(
 
 def test_a_projector_that_was_not_pretrained_is_a_deviation_too(kit_space: Workspace) -> None:
     assert list(deviations(kit_space, finetune, projector="")) == ["projector"]
+    given = {"projector": "", "continue_from": "earlier"}
+    found = problems(kit_space, **given)
+    assert [one.place for one in found if one.code.startswith("kit_") and one.place in given] == [
+        "continue_from"
+    ]
 
 
 def test_the_projector_beside_an_adapter_is_one(space: Workspace, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from backend.runs import Run, RunSpec
 from backend.trails import may_name_a_run, named, trail
 from backend.workspace import Workspace
 
-_ORDER = ("synthesize", "prepare", "pretrain", "finetune", "evaluate")
+_ORDER = ("synthesize", "prepare", "pretrain", "finetune", "merge", "evaluate")
 _REFERENCE = re.compile(r"[\w.-]+/[\w.-]+")
 
 

@@ -159,7 +159,8 @@ CHECKS: tuple[Callable[[Submission], Check], ...] = (
 
 def _weight_files(submission: Submission) -> dict[str, Path]:
     """Names in the training folders to the files that the final wants."""
-    pretrain, finetune = submission.run("pretrain"), submission.run("finetune")
+    pretrain = submission.run("pretrain")
+    finetune = submission.run("merge") or submission.run("finetune")
     found = {}
     if pretrain:
         folder = f"training_dirs/MGM-2B-Pretrain-{submission.experiment}"

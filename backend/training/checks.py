@@ -290,9 +290,10 @@ def _rule_problems(
         if (value := getattr(parameters, field)) != rule
         and not (field == "image_size_aux" and value == KIT_PICTURE)
     ]
-    if stage == "finetune" and getattr(parameters, "continue_from", ""):
+    given = parameters.model_dump()
+    if stage == "finetune" and given.get("continue_from"):
         problems.append(Problem("warning", "kit_continued", {}, "continue_from"))
-    elif stage == "finetune" and not getattr(parameters, "projector", ""):
+    elif stage == "finetune" and not given.get("projector"):
         problems.append(Problem("warning", "kit_projector", {}, "projector"))
     count = _samples(workspace, parameters) if stage == "pretrain" else None
     if count is not None and count > SAMPLE_LIMIT:

@@ -6,21 +6,17 @@ import json
 from pathlib import Path
 
 import torch
-from accelerate import init_empty_weights
 from transformers import GemmaConfig, GemmaForCausalLM
 
 from backend.mgm.projector import is_projector, is_tower
 from backend.mgm.weights import iterate_weights, save_pickle
-from tests.benchmarks.model_files import draw_weights, write_language
+from tests.benchmarks.model_files import draw_weights, shapes_of, write_language
 
 
 def write_learner(folder: Path, sizes: dict[str, int]) -> None:
     """A language model with random weights."""
-    with init_empty_weights():
-        model = GemmaForCausalLM(GemmaConfig(**sizes))
-    shapes = {
-        name: value.shape for name, value in model.named_parameters() if name != "lm_head.weight"
-    }
+    shapes = shapes_of(lambda: GemmaForCausalLM(GemmaConfig(**sizes)))
+    shapes.pop("lm_head.weight", None)
     write_language(folder, sizes, draw_weights(shapes))
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPVisionConfig
 
 from backend.mgm.configuration import MGMConfig
@@ -23,6 +24,7 @@ from backend.mgm.weights import save_sharded
 from backend.workspace import ASSET_PATHS, Settings, Workspace
 
 STARTER = Path(__file__).parents[2] / "backend" / "starter" / "zoo"
+_WITHOUT_VALUES = threading.Lock()
 SPREAD = 0.02
 """Standard deviation of matrices, as Gemma starts."""
 
@@ -92,9 +94,7 @@ def write_kit(kit: Path, sizes: Sizes) -> None:
     clip, trunk = CLIPVisionConfig(**sizes.clip, hidden_act="quick_gelu"), sizes.convnext
     config = MGMConfig(**sizes.language, hidden_act="gelu")
     config.set_towers(clip, trunk)
-    with init_empty_weights():
-        model = MGMGemmaForCausalLM(config)
-    shapes = {name: value.shape for name, value in model.named_parameters()}
+    shapes = shapes_of(lambda: MGMGemmaForCausalLM(config))
     shapes.pop("lm_head.weight", None)
     weights: dict[str, dict[str, Tensor]] = {"llm": {}, "clip": {}, "trunk": {}}
     for name, tensor in draw_weights(shapes).items():
@@ -116,6 +116,13 @@ def write_kit(kit: Path, sizes: Sizes) -> None:
     tower = {"timm_model_name": "convnext_large", "timm_model_kwargs": shape}
     tower |= {"timm_drop_path": trunk.drop_path, "image_size": 320}
     _write(folder / "open_clip_config.json", {"model_cfg": {"vision_cfg": tower}})
+
+
+def shapes_of(make: Callable[[], nn.Module]) -> dict[str, torch.Size]:
+    """Of a model's parameters by name, without making their values."""
+    # It replaces a method of every module: two threads would put back each other's.
+    with _WITHOUT_VALUES, init_empty_weights():
+        return {name: value.shape for name, value in make().named_parameters()}
 
 
 def write_language(folder: Path, sizes: dict[str, int], weights: dict[str, Tensor]) -> None:

@@ -62,7 +62,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     os.execve(  # noqa: S606
         sys.executable,
         [
-            sys.executable, "-m", "streamlit", "run", "app.py",
+            sys.executable, "-m", "pages.widgets.server", "run", "app.py",
             "--server.address", address,
             "--server.port", str(port),
             "--server.headless", "true",

@@ -41,6 +41,9 @@ def keep(key: str, default: Any, then: Callable[[], None] | None = None) -> Call
     """
 
     def change() -> None:
+        if key not in st.session_state:
+            # Whoever opened another run has let go of the widget's value.
+            return
         value = st.session_state[key]
         options = st.session_state.get(_options(key))
         chosen = value if isinstance(value, list) else [value]

@@ -72,6 +72,11 @@ class FailedAllocation:
         return sum(size for _, size in self.others)
 
     @property
+    def stopped_by_limit(self) -> bool:
+        """Whether the card itself had the room: then nobody else on it is to blame."""
+        return self.free is not None and self.free >= self.asked
+
+    @property
     def missing(self) -> int | None:
         """Bytes that were short, gaps not counted as room."""
         room = self.free
@@ -93,7 +98,7 @@ class FailedAllocation:
             return None
         if gaps >= missing and gaps > GAPS * ((self.allocated or 0) + gaps):
             return "fragmentation"
-        if self.free is not None and self.free >= self.asked:
+        if self.stopped_by_limit:
             return "need"
         return "others" if self.by_others >= missing else "need"
 

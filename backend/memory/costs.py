@@ -196,12 +196,13 @@ def update_bytes(shape: ModelShape, settings: MemorySettings) -> float:
     A gradient in fp32; without a master the weights in fp32 as well; rounding at random takes
     four bytes of noise and the result; bf16 states are widened, and rounded again one by one.
     """
-    values = min(BUNDLE, trained_parameters(shape, settings))
+    trained = trained_parameters(shape, settings)
+    values = min(BUNDLE, trained)
     if settings.zero_stage == 3:
-        return float(FULL * min(SUB_GROUP, trained_parameters(shape, settings) / settings.devices))
+        return float(FULL * min(SUB_GROUP, trained / settings.devices))
     if settings.zero_stage:
         # DeepSpeed updates its whole flat part at once: its gradients flat, and those in fp32.
-        return (HALF + FULL) * trained_parameters(shape, settings) / settings.devices
+        return (HALF + FULL) * trained / settings.devices
     if settings.precision == "fp32":
         each = 0
     elif settings.precision == "fp32_master":

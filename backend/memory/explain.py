@@ -476,8 +476,7 @@ def _room(found: Explanation) -> list[Sentence]:
             "count": len(allocation.others),
         }
         said.append(Sentence(f"death.shortage.{found.shortage}", values))
-    limited = allocation.free is not None and allocation.free >= allocation.asked
-    if allocation.by_others and found.shortage != "others" and not limited:
+    if allocation.by_others and found.shortage != "others" and not allocation.stopped_by_limit:
         values = {"others": amount(allocation.by_others), "count": len(allocation.others)}
         said.append(Sentence("death.others", values))
     return said

@@ -22,9 +22,9 @@ LOGIT_GAPS, OTHER_GAPS, MOST_OTHER = 0.55, 0.2, 10 * GIB
 what logits and their copies take (blocks so large fit into no other's place); and a fifth of what
 else comes and goes, up to a size. Chosen from 71 jobs on an H100, of which nine held more: LoRA
 with ZeRO-3 by 0.8 GiB, the others by at most 0.2."""
-FLAT_COPIES = {(False, False): 2.5, (True, False): 0.5, (True, True): 1.5, (False, True): 2.5}
-"""Flat copies of the trained weights in half precision that DeepSpeed makes and frees in pieces, by
-(states are offloaded, ZeRO-3); from seven jobs."""
+FLAT_COPIES, OFFLOADED_COPIES, OFFLOADED_COPIES_OF_ZERO_3 = 2.5, 0.5, 1.5
+"""Flat copies of the trained weights in half precision that DeepSpeed makes and frees in pieces,
+with states on the device and in main memory; from seven jobs."""
 
 Bytes = dict[str, float]
 
@@ -55,8 +55,7 @@ def predict(
     peak = max(moments, key=lambda name: moments[name])
     reserved = max(sum(point.values()) + _gaps(point, settings) for point in worst.values())
     if settings.zero_stage:
-        copies = FLAT_COPIES[settings.offload != "none", settings.zero_stage == 3]
-        reserved += copies * costs.HALF * costs.trained_parameters(shape, settings)
+        reserved += _flat_copies(settings) * costs.HALF * costs.trained_parameters(shape, settings)
     parts = {name: round(worst[peak].get(name, 0.0)) for name in PARTS}
     parts["context"] = CONTEXT
     allocated = sum(parts[name] for name in PARTS) - CONTEXT
@@ -73,6 +72,12 @@ def predict(
             for name, point in worst.items()
         },
     )
+
+
+def _flat_copies(settings: MemorySettings) -> float:
+    if settings.offload == "none":
+        return FLAT_COPIES
+    return OFFLOADED_COPIES_OF_ZERO_3 if settings.zero_stage == 3 else OFFLOADED_COPIES
 
 
 def _gaps(point: Bytes, settings: MemorySettings) -> float:

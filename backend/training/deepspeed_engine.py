@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from backend.errors import InputError
+from backend.memory.costs import BUCKET, MAX_LIVE, PREFETCH, SUB_GROUP
 from backend.mgm.modeling import MGMGemmaForCausalLM
 from backend.training.engine import LossModel
 from backend.training.loss import Loss
@@ -24,11 +25,7 @@ from backend.training.optimizers import BETAS, EPS
 from backend.training.parameters import TrainingParameters
 
 TAG = "deepspeed"
-BUCKET = 500_000_000
-SUB_GROUP = 1_000_000_000
-PREFETCH = 50_000_000
 PERSISTENT = 100_000
-MAX_LIVE = 1_000_000_000
 
 
 class DeepSpeedEngine:

@@ -10,6 +10,14 @@ FOUR = DeviceReadings(tuple(Device(i, uuid=f"GPU-{i}a{i}a-77") for i in range(4)
 UNKNOWN = DeviceReadings(error="no_driver")
 
 
+def name(monkeypatch: pytest.MonkeyPatch, given: str | None) -> None:
+    """Let the environment name these cards; None names none."""
+    if given is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+
+
 @pytest.mark.parametrize(
     ("given", "cards"),
     [
@@ -32,10 +40,7 @@ UNKNOWN = DeviceReadings(error="no_driver")
 def test_a_card_has_one_name(
     monkeypatch: pytest.MonkeyPatch, given: str | None, cards: list[str]
 ) -> None:
-    if given is None:
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    else:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    name(monkeypatch, given)
     assert visible_cards(FOUR) == cards
 
 
@@ -45,10 +50,7 @@ def test_a_card_has_one_name(
 def test_without_a_driver_to_ask_names_are_taken_as_they_are(
     monkeypatch: pytest.MonkeyPatch, given: str | None, cards: list[str]
 ) -> None:
-    if given is None:
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    else:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    name(monkeypatch, given)
     assert visible_cards(UNKNOWN) == cards
 
 
